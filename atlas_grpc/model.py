@@ -8,6 +8,7 @@ track (`gc=False`), so that a million stored jobs do not slow its passes; nothin
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -58,6 +59,18 @@ class Cause(IntEnum):
     RETRIED = 13
 
 
+class AttemptOutcome(IntEnum):
+    """How an attempt ended; `atlas.v1.Attempt.Outcome`."""
+
+    UNENDED = 0
+    SUCCEEDED = 1
+    FAILED = 2
+    TIMED_OUT = 3
+    CANCELLED = 4
+    LOST = 5
+    RELEASED = 6
+
+
 class Severity(IntEnum):
     """How serious a log line is; `atlas.v1.LogEntry.Severity`."""
 
@@ -65,6 +78,18 @@ class Severity(IntEnum):
     INFO = 2
     WARNING = 3
     ERROR = 4
+
+
+class AttemptView(NamedTuple):
+    """One execution of a job, as its history tells it; `atlas.v1.Attempt`."""
+
+    number: int
+    run: int
+    worker: str
+    start: int
+    end: int | None
+    outcome: AttemptOutcome
+    error: Failure | None
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

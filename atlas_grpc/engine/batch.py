@@ -1,0 +1,64 @@
+"""Natural group commit: while one flush runs, the next batch gathers. No timer, no fixed delay."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ..errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class GroupCommit(Generic[T, R]):
+    """Joins concurrent calls of `add` into calls of `flush(items) -> results`, in order, at most `limit` items each.
+
+    What `flush` raises, every caller of that batch gets. A caller that is cancelled does not undo its item.
+    """
+
+    def __init__(self, flush: Callable[[list[T]], Awaitable[list[R]]], limit: int) -> None:
+        self._flush = flush
+        self._limit = limit
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, item: T) -> R:
+        """Hands in one item and waits until it is flushed."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+                await self._commit(batch)
+        finally:
+            self._task = None
+            abandoned, self._waiting = self._waiting, []
+            _fail(abandoned, Unavailable("the server stopped before it could commit"))
+
+    async def _commit(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except Exception as error:
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, Unavailable("the commit was interrupted; it may have happened"))
+            raise
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

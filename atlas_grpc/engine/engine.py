@@ -1,0 +1,324 @@
+"""The engine: everything that can be asked of jobs, over any store. It knows no transport."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .. import lifecycle, retry
+from ..errors import AtlasError, InvalidArgument, JobNotFound, JobNotTerminal, JobTerminal, ResumeTokenExpired, StoreFull, VersionMismatch
+from ..model import SECOND, Job, JobSpec, Record, State
+from ..stores.base import Counts, Output
+from .batch import GroupCommit
+from .core import Core
+from .explain import Explanation, explain
+from .hub import Hub, JobsWatch, JobWatch
+from .leases import Leases, WorkerSession
+from .submit import Catalog, Submission, build, refusal, reused
+from .sweeper import Sweeper
+from .tokens import FeedToken, JobToken, PageToken, decode, encode
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from ..clock import Clock
+    from ..observe.metrics import Metrics
+    from ..stores.base import Filter, Store
+
+_COUNTS_EVERY = 5.0
+_INSERT_BATCH = 1_000
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """What an operator may choose. Times in microseconds, the heartbeat in seconds."""
+
+    retention: int = 7 * 86_400 * SECOND
+    cancel_grace: int = 10 * SECOND
+    lease: int = 30 * SECOND
+    watch_heartbeat: float = 15.0
+
+
+class Submitted(Record):
+    """An accepted submission: the stored job, and whether it was there already."""
+
+    job: Job
+    deduplicated: bool = False
+
+
+class Engine:
+    """Jobs over a store. `start` it, and `stop` it."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        metrics: Metrics,
+        settings: EngineSettings | None = None,
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        self.catalog = catalog
+        self.store = store
+        self.core = Core(store, clock, rng, metrics)
+        self.hub = Hub(store, clock, self.settings.watch_heartbeat)
+        self.leases = Leases(self.core, self.settings.lease)
+        self.sweeper = Sweeper(self.core, self.leases)
+        self.counts = Counts({}, (), 0)
+        """How full the store was a few seconds ago, for metrics."""
+        self._inserts: GroupCommit[Job, Job | None] = GroupCommit(self.store.insert, _INSERT_BATCH)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Opens the store and starts the background loops."""
+        await self.store.open(self)
+        self.hub.start()
+        self._tasks = [asyncio.create_task(self.sweeper.run()), asyncio.create_task(self._keep_counts())]
+
+    async def stop(self) -> None:
+        """Stops the loops, lets pending work settle and closes the store. Workers and watches have been ended before."""
+        await self.core.settle()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.hub.stop()
+        await self.store.close()
+
+    def on_ready(self) -> None:
+        self.leases.wake()
+
+    def on_changes(self) -> None:
+        self.hub.on_changes()
+
+    def on_output(self, ids: Sequence[str]) -> None:
+        self.hub.on_output(ids)
+
+    def worker_session(self) -> WorkerSession:
+        """A worker's way in; see `leases`."""
+        return WorkerSession(self.leases)
+
+    def plan(self, sub: Submission) -> tuple[JobSpec, list[retry.PlannedAttempt]]:
+        """What a submission would become, and its retry timetable. Raises what `submit` would."""
+        spec = self._spec(sub, "")
+        return spec, retry.timetable(spec.retry, spec.total_timeout)
+
+    async def submit(self, sub: Submission) -> Submitted:
+        """Stores a job. Raises InvalidArgument, RequestIdReused, StoreFull."""
+        new = lifecycle.submitted(self._spec(sub, self.core.new_id()))
+        answer = self._answer(new, await self._inserts.add(new))
+        if isinstance(answer, AtlasError):
+            raise answer
+        self._note_submitted([answer])
+        return answer
+
+    async def submit_many(self, subs: Sequence[Submission | AtlasError]) -> list[Submitted | AtlasError]:
+        """Stores several jobs, each on its own; submissions that are errors already stay what they are."""
+        answers: list[Submitted | AtlasError] = []
+        places: list[int] = []
+        new: list[Job] = []
+        for sub in subs:
+            if isinstance(sub, AtlasError):
+                answers.append(sub)
+                continue
+            try:
+                job = lifecycle.submitted(self._spec(sub, self.core.new_id()))
+            except AtlasError as error:
+                answers.append(error)
+            else:
+                places.append(len(answers))
+                new.append(job)
+                answers.append(Submitted(job))
+        stored = await self.store.insert(new) if new else []
+        for place, job, found in zip(places, new, stored, strict=True):
+            if found is not job:
+                answers[place] = self._answer(job, found)
+        self._note_submitted([answer for answer in answers if isinstance(answer, Submitted)])
+        return answers
+
+    def _spec(self, sub: Submission, job_id: str) -> JobSpec:
+        error = refusal(sub, self.catalog)
+        if error is not None:
+            raise error
+        info = self.catalog.get(sub.type)
+        assert info is not None
+        return build(sub, job_id, self.store.now(), info, self.settings.retention)
+
+    @staticmethod
+    def _answer(new: Job, stored: Job | None) -> Submitted | AtlasError:
+        if stored is None:
+            return StoreFull("the store holds as many jobs as it may; try again when some have finished", retry_after=1.0)
+        if stored.spec.id == new.spec.id:
+            return Submitted(stored)
+        if stored.spec.fingerprint != new.spec.fingerprint:
+            return reused(stored, new.spec)
+        return Submitted(stored, deduplicated=True)
+
+    def _note_submitted(self, answers: Sequence[Submitted]) -> None:
+        fresh = [answer.job for answer in answers if not answer.deduplicated]
+        for answer in answers:
+            if answer.deduplicated:
+                self.core.metrics.deduplicated(answer.job.spec.type)
+        self.core.metrics.submitted_many((job.spec.type, job.spec.queue) for job in fresh)
+        self.core.watch_timers(fresh)
+
+    async def get(self, namespace: str, job_id: str) -> Job:
+        """Reads a job. Raises JobNotFound, also for one of another namespace."""
+        (job,) = await self.store.get([job_id])
+        if job is None or job.spec.namespace != namespace:
+            raise JobNotFound.of(job_id)
+        return job
+
+    async def wait(self, namespace: str, job_id: str, seconds: float) -> Job:
+        """Reads a job once it is terminal or the time is up."""
+        job = await self.get(namespace, job_id)
+        if job.state.terminal or seconds <= 0:
+            return job
+        watch = await self.hub.watch_job(job_id, version=job.version, log=None, include_logs=False)
+        try:
+            async with asyncio.timeout(seconds):
+                while not (await watch.next()).final:
+                    pass
+        except TimeoutError:
+            pass
+        finally:
+            watch.close()
+        return await self.get(namespace, job_id)
+
+    async def outputs(self, jobs: Sequence[Job]) -> list[Output]:
+        """Progress of each job."""
+        return await self.store.outputs([job.spec.id for job in jobs])
+
+    async def list(self, where: Filter, token: str, limit: int) -> tuple[tuple[Job, ...], str]:
+        """A page of jobs, newest first, and the token of the next ("" after the last). Raises InvalidArgument for `page_token`."""
+        after = None
+        if token:
+            page_token = decode(token, PageToken, "page_token")
+            if page_token.query != _digest(where):
+                raise InvalidArgument.of("page_token", "belongs to another filter", reason="INVALID_TOKEN")
+            after = page_token.after
+        page = await self.store.find(where, after, limit)
+        return page.jobs, "" if page.after is None else encode(PageToken(page.after, _digest(where)))
+
+    async def watch(self, namespace: str, job_id: str, token: str, *, include_logs: bool) -> JobWatch:
+        """Follows a job. Raises JobNotFound, InvalidArgument for `resume_token`, ResumeTokenExpired."""
+        await self.get(namespace, job_id)
+        if not token:
+            return await self.hub.watch_job(job_id, version=None, log=None, include_logs=include_logs)
+        seen = decode(token, JobToken, "resume_token")
+        if seen.job_id != job_id or seen.version < 0 or seen.log < 0:
+            raise InvalidArgument.of("resume_token", "belongs to another job", reason="INVALID_TOKEN")
+        return await self.hub.watch_job(job_id, version=seen.version, log=seen.log, include_logs=include_logs)
+
+    async def watch_many(self, where: Filter, token: str, *, snapshot: bool) -> JobsWatch:
+        """Follows the jobs of a filter. Raises InvalidArgument for `resume_token`, ResumeTokenExpired."""
+        if not token:
+            return await self.hub.watch_jobs(where, cursor=None, snapshot=snapshot)
+        seen = decode(token, FeedToken, "resume_token")
+        if seen.query != _digest(where):
+            raise InvalidArgument.of("resume_token", "belongs to another filter", reason="INVALID_TOKEN")
+        if seen.epoch != self.store.epoch:
+            msg = "the server no longer has the changes after this token; watch again without it"
+            raise ResumeTokenExpired(msg)
+        return await self.hub.watch_jobs(where, cursor=seen.cursor, snapshot=False)
+
+    def feed_token(self, where: Filter, cursor: int) -> str:
+        """The resume token of a watch of many jobs."""
+        return encode(FeedToken(self.store.epoch, cursor, _digest(where)))
+
+    async def cancel(self, namespace: str, job_id: str, reason: str, if_version: int | None) -> Job:
+        """Stops a job. Raises JobNotFound, JobTerminal, VersionMismatch."""
+        now = self.store.now()
+
+        def decide(job: Job) -> Job | None:
+            if job.state is State.CANCELLED:
+                return None
+            if job.state.terminal:
+                raise JobTerminal(f"job {job_id} ended as {job.state.name}", metadata={"job_id": job_id, "state": job.state.name})
+            after = lifecycle.request_cancel(job, now, reason, self.settings.cancel_grace)
+            return None if after is job else after
+
+        return await self._act(namespace, job_id, if_version, decide)
+
+    async def retry(self, namespace: str, job_id: str, if_version: int | None) -> Job:
+        """Starts a new run of a terminal job. Raises JobNotFound, JobNotTerminal, VersionMismatch."""
+        now = self.store.now()
+
+        def decide(job: Job) -> Job | None:
+            if not job.state.terminal:
+                raise _not_terminal(job)
+            return lifecycle.new_run(job, now)
+
+        return await self._act(namespace, job_id, if_version, decide)
+
+    async def delete(self, namespace: str, job_id: str, if_version: int | None) -> None:
+        """Deletes a terminal job. Raises JobNotFound, JobNotTerminal, VersionMismatch."""
+        while True:
+            job = await self.get(namespace, job_id)
+            _check_version(job, if_version)
+            if not job.state.terminal:
+                raise _not_terminal(job)
+            if (await self.store.delete([job]))[0]:
+                return
+
+    async def explain(self, namespace: str, job_id: str) -> Explanation:
+        """Says why a job is where it is. Raises JobNotFound."""
+        job = await self.get(namespace, job_id)
+        ahead = await self.store.ahead(job) if job.ready else 0
+        slots, busy = self.leases.capacity(job.spec.type)
+        return explain(job, self.store.now(), ahead=ahead, slots=slots, busy=busy)
+
+    async def _act(
+        self, namespace: str, job_id: str, if_version: int | None, decide: Callable[[Job], Job | None]
+    ) -> Job:
+        latest = await self.get(namespace, job_id)
+
+        def checked(job: Job) -> Job | None:
+            nonlocal latest
+            latest = job
+            _check_version(job, if_version)
+            return decide(job)
+
+        moved = await self.core.apply([job_id], [latest], checked)
+        if not moved:
+            return latest
+        self.leases.moved(moved)
+        if moved[0].state.terminal:
+            self.core.note_ended(moved)
+        return moved[0]
+
+    async def _keep_counts(self) -> None:
+        while True:
+            self.counts = await self.store.counts()
+            await self.core.clock.sleep(_COUNTS_EVERY)
+
+
+def _check_version(job: Job, if_version: int | None) -> None:
+    if if_version is not None and job.version != if_version:
+        raise VersionMismatch(
+            f"job {job.spec.id} is at version {job.version}, not {if_version}",
+            metadata={"job_id": job.spec.id, "version": str(job.version)},
+        )
+
+
+def _not_terminal(job: Job) -> JobNotTerminal:
+    job_id = job.spec.id
+    return JobNotTerminal(f"job {job_id} is {job.state.name}", metadata={"job_id": job_id, "state": job.state.name})
+
+
+def _digest(where: Filter) -> bytes:
+    parts = (
+        where.namespace,
+        sorted(where.ids),
+        sorted(where.states),
+        sorted(where.types),
+        sorted(where.queues),
+        sorted(where.labels.items()),
+        where.created_from,
+        where.created_before,
+    )
+    return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=8).digest()

@@ -1,0 +1,230 @@
+"""Leases: how workers get jobs, keep them and hand them back, without two of them ever finishing the same attempt.
+
+Why it looks like this. Execution is at least once, because a worker that fell silent may be dead or merely slow. What
+can be exact is the *accepted* result, and three things make it so:
+
+- **The fence.** Every claim draws a fresh token from the store that is larger than any before, of any job. Each word of a
+  worker about an attempt (update, finish) carries it; the engine accepts it only while the job is RUNNING with exactly this
+  token, in the same compare-and-set that moves the job. A zombie's late word gets False ("lost"), never an
+  acknowledgement. Attempt numbers would not do: they repeat after a manual retry. The same token repeated after its
+  word was accepted gets True again, so that a worker may repeat itself when an answer was lost.
+- **The session.** Leases are not per job: a worker has one session, renewed as a whole. When the session ends, with or
+  without notice, its jobs go back: at once and uncounted when it said goodbye, as a crash when it fell silent.
+- **One clock.** Session and attempt times run on the store's clock. A worker is told spans, never instants.
+
+A worker learns that it must stop an attempt (cancelled; lost, for whatever reason) by a callback of its session. It is a
+courtesy that saves work: correctness rests on the fence alone.
+
+Cost: one session renewal per worker and third of a lease; nothing per job. Prior art: ZooKeeper's zxid and Kleppmann's
+fencing tokens; River and Oban guard completion by state or id only, and pay with zombies that overwrite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .. import lifecycle
+from ..errors import Unavailable
+from ..model import Assignment, Job, Released, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..model import Ask, Report, TypeInfo, Update
+    from .core import Core
+
+_HELD_BATCH = 500
+
+STOP_CANCELLED = "cancelled"
+STOP_LOST = "lost"
+
+
+class WorkerSession:
+    """A worker's way to the engine, in process. It has the shape of `atlas_grpc.worker.source.WorkSource`."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._core = leases.core
+        self.id = ""
+        self.worker = ""
+        self.slots = 0
+        self.types: frozenset[str] = frozenset()
+        self.in_hand: dict[str, Job] = {}
+        self.ready = asyncio.Event()
+        self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
+
+    async def open(
+        self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
+    ) -> None:
+        self.id = self._core.new_id()
+        self.worker, self.slots, self._on_stop = worker, slots, on_stop
+        self.types = frozenset(info.name for info in types)
+        await self._core.store.open_session(self.id, self._leases.ttl)
+        self._leases.sessions[self.id] = self
+
+    async def lease(self, asks: Sequence[Ask], limit: int) -> list[Assignment]:
+        while True:
+            self.ready.clear()
+            claim = asyncio.ensure_future(self._claim(asks, limit))
+            try:
+                jobs = await asyncio.shield(claim)
+            except asyncio.CancelledError:
+                claim.add_done_callback(self._give_back)
+                raise
+            if jobs:
+                return [_assignment(job) for job in jobs]
+            if self.id not in self._leases.sessions:
+                msg = "the worker session has ended"
+                raise Unavailable(msg, reason="SESSION_ENDED")
+            await self.ready.wait()
+
+    async def _claim(self, asks: Sequence[Ask], limit: int) -> list[Job]:
+        jobs = await self._core.store.claim(self.id, self.worker, asks, limit)
+        if jobs:
+            self.in_hand.update((job.spec.id, job) for job in jobs)
+            self._core.watch_timers(jobs)
+            self._core.note_started(jobs)
+        return jobs
+
+    def _give_back(self, claim: asyncio.Task[list[Job]]) -> None:
+        if claim.cancelled() or claim.exception() is not None or not claim.result():
+            return
+        self._core.spawn(self._leases.release(claim.result()))
+
+    async def finish(self, reports: Sequence[Report]) -> list[bool]:
+        return await self._leases.finish(reports, [self.in_hand.pop(report.job_id, None) for report in reports])
+
+    async def update(self, updates: Sequence[Update]) -> list[bool]:
+        return await self._core.store.report(updates)
+
+    async def close(self) -> None:
+        self._leases.sessions.pop(self.id, None)
+        await self._core.store.close_session(self.id)
+        await self._leases.release_held(self.id)
+        self.in_hand.clear()
+        self.ready.set()
+
+    def stop_if_moved(self, job: Job) -> None:
+        """Tells the worker when the job, as it is now, is no longer its to execute."""
+        mine = self.in_hand.get(job.spec.id)
+        if mine is None:
+            return
+        if not lifecycle.holds(job, mine.fence):
+            del self.in_hand[job.spec.id]
+            self._on_stop(job.spec.id, mine.fence, STOP_CANCELLED if job.state is State.CANCELLED else STOP_LOST)
+        elif job.cancel_time is not None and mine.cancel_time is None:
+            self.in_hand[job.spec.id] = job
+            self._on_stop(job.spec.id, mine.fence, STOP_CANCELLED)
+
+
+class Leases:
+    """All sessions of this server."""
+
+    def __init__(self, core: Core, ttl: int) -> None:
+        self.core = core
+        self.ttl = ttl
+        self.sessions: dict[str, WorkerSession] = {}
+
+    def wake(self) -> None:
+        """Jobs became ready."""
+        for session in self.sessions.values():
+            session.ready.set()
+
+    def capacity(self, job_type: str) -> tuple[int, int]:
+        """Slots of the sessions that serve a type, and how many of them are busy."""
+        serving = [session for session in self.sessions.values() if job_type in session.types]
+        return sum(session.slots for session in serving), sum(len(session.in_hand) for session in serving)
+
+    def moved(self, jobs: Iterable[Job]) -> None:
+        """Jobs were moved by somebody other than the worker that holds them."""
+        if self.sessions:
+            for job in jobs:
+                for session in self.sessions.values():
+                    session.stop_if_moved(job)
+
+    async def finish(self, reports: Sequence[Report], known: Sequence[Job | None]) -> list[bool]:
+        """Ends attempts as their workers say; False for each whose token is not the running one (any more)."""
+        core = self.core
+        outcomes = {report.job_id: report for report in reports}
+        if len(outcomes) < len(reports):
+            return [(await self.finish([report], [None]))[0] for report in reports]
+        now = core.store.now()
+        rng = core.rng
+        accepted: dict[str, bool] = {}
+
+        def decide(job: Job) -> Job | None:
+            report = outcomes[job.spec.id]
+            if not lifecycle.holds(job, report.fence):
+                accepted[job.spec.id] = lifecycle.was_answered(job, report.fence)
+                return None
+            accepted[job.spec.id] = True
+            return lifecycle.ended(job, now, report.outcome, rng)
+
+        moved = await core.apply([report.job_id for report in reports], known, decide)
+        core.note_ended(moved)
+        return [accepted.get(report.job_id, False) for report in reports]
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Gives jobs back, uncounted, unless they moved on since."""
+        now = self.core.store.now()
+        fences = {job.spec.id: job.fence for job in jobs}
+
+        def decide(job: Job) -> Job | None:
+            if not lifecycle.holds(job, fences[job.spec.id]):
+                return None
+            return lifecycle.ended(job, now, Released(), self.core.rng)
+
+        moved = await self.core.apply([job.spec.id for job in jobs], jobs, decide)
+        self.core.note_ended(moved)
+
+    async def release_held(self, session: str) -> None:
+        """Gives all jobs of a session back."""
+        while jobs := await self.core.store.held(session, _HELD_BATCH):
+            await self.release(jobs)
+
+    async def renew(self) -> None:
+        """Renews all sessions of this server; those that the store no longer knows are told that their jobs are lost."""
+        ids = list(self.sessions)
+        for session_id, alive in zip(ids, await self.core.store.renew(ids, self.ttl), strict=True):
+            session = self.sessions.get(session_id)
+            if session is not None and not alive:
+                await self.core.store.open_session(session_id, self.ttl)
+
+    async def rescue(self, limit: int) -> bool:
+        """Ends the attempts of sessions that fell silent. True when there may be more."""
+        expired = await self.core.store.expired(limit)
+        for session in expired:
+            now = self.core.store.now()
+
+            def decide(job: Job, session: str = session, now: int = now) -> Job | None:
+                if job.state is not State.RUNNING or job.session != session:
+                    return None
+                return lifecycle.lost(job, now, self.core.rng)
+
+            while jobs := await self.core.store.held(session, _HELD_BATCH):
+                moved = await self.core.apply([job.spec.id for job in jobs], jobs, decide)
+                self.core.note_ended(moved)
+                self.moved(moved)
+            await self.core.store.close_session(session)
+        return len(expired) >= limit
+
+
+def _assignment(job: Job) -> Assignment:
+    spec = job.spec
+    return Assignment(
+        spec.id,
+        spec.namespace,
+        spec.type,
+        spec.queue,
+        spec.payload,
+        job.run,
+        job.attempt,
+        spec.retry.max_attempts,
+        job.fence,
+        lifecycle.time_left(job),
+        spec.labels,
+        spec.create_time,
+        spec.traceparent,
+    )
+

@@ -1,0 +1,205 @@
+"""The Store protocol: an indexed, versioned map of jobs with an atomic claim and a change feed.
+
+A store runs no state machine. All operations take batches; every one is atomic per job, and what a call acknowledged
+is durable in the sense of that store. Times are microseconds on the store's own clock, `now()`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ..model import JobSpec, LogLine, Progress, Record, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..model import Ask, Job, Update
+
+
+class Filter(Record):
+    """Which jobs are meant: all that is set must match; within a set any one is enough. Times: from ≤ created < before."""
+
+    namespace: str
+    ids: frozenset[str] = frozenset()
+    states: frozenset[State] = frozenset()
+    types: frozenset[str] = frozenset()
+    queues: frozenset[str] = frozenset()
+    labels: dict[str, str] = {}
+    created_from: int | None = None
+    created_before: int | None = None
+
+    def matches(self, spec: JobSpec, state: State | None) -> bool:
+        """Whether a job matches; a deleted one has no state and matches any."""
+        if spec.namespace != self.namespace:
+            return False
+        if self.ids and spec.id not in self.ids:
+            return False
+        if self.states and state is not None and state not in self.states:
+            return False
+        if self.types and spec.type not in self.types:
+            return False
+        if self.queues and spec.queue not in self.queues:
+            return False
+        if self.labels and any(spec.labels.get(k) != v for k, v in self.labels.items()):
+            return False
+        if self.created_from is not None and spec.create_time < self.created_from:
+            return False
+        return self.created_before is None or spec.create_time < self.created_before
+
+
+class Page(Record):
+    """A part of a listing, newest first. `after` continues it; None after the last."""
+
+    jobs: tuple[Job, ...]
+    after: str | None
+
+
+class Change(Record):
+    """An entry of the feed: this job changed. `job` is as it is now, None when it was deleted."""
+
+    spec: JobSpec
+    """Without payload when the job was deleted."""
+    job: Job | None
+
+
+class Output(Record):
+    """What a job told about itself: its progress, and which log lines are kept (`log_start` ≤ offset < `log_end`)."""
+
+    progress: Progress | None = None
+    log_start: int = 0
+    log_end: int = 0
+
+
+class QueueCount(Record):
+    """How many jobs of a type wait ready in a queue, and since when the first of them."""
+
+    queue: str
+    type: str
+    depth: int
+    oldest: int
+
+
+class Counts(Record):
+    """How full the store is."""
+
+    states: Mapping[State, int]
+    queues: tuple[QueueCount, ...]
+    size: int
+    """An estimate in bytes; 0 where the store does not know."""
+
+
+class StoreListener(Protocol):
+    """Hints of a store to its engine. They may come too often, or be lost: the engine also looks by itself."""
+
+    def on_ready(self) -> None:
+        """A job became claimable."""
+        ...
+
+    def on_changes(self) -> None:
+        """The feed has grown."""
+        ...
+
+    def on_output(self, ids: Sequence[str]) -> None:
+        """These jobs have new progress or log lines."""
+        ...
+
+
+class Store(Protocol):
+    """What the engine needs of a store. Errors: `StoreFull` where said; `Unavailable` when the store cannot be reached."""
+
+    @property
+    def epoch(self) -> str:
+        """The line of descent of the feed's cursors: another one means that they cannot be compared."""
+        ...
+
+    async def open(self, listener: StoreListener) -> None:
+        """Makes the store ready for use and registers who gets its hints."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of everything. The store may be opened again."""
+        ...
+
+    def now(self) -> int:
+        """The store's clock."""
+        ...
+
+    async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
+        """Inserts new jobs. For each the stored job: the given one, or the one that its (namespace, request id) already
+        named, also when that came earlier in the same batch; None when the store is full."""
+        ...
+
+    async def get(self, ids: Sequence[str]) -> list[Job | None]:
+        """Reads jobs by id."""
+        ...
+
+    async def find(self, where: Filter, after: str | None, limit: int) -> Page:
+        """Lists jobs, newest first. May stop early at a bound on the work; the page then says where to continue."""
+        ...
+
+    async def counts(self) -> Counts:
+        """How full the store is."""
+        ...
+
+    async def ahead(self, job: Job) -> int:
+        """How many ready jobs of the same type would be claimed before this one."""
+        ...
+
+    async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
+        """Compare-and-set: stores each job whose stored version is the expected one; False for each that is stale or gone."""
+        ...
+
+    async def delete(self, jobs: Sequence[Job]) -> list[bool]:
+        """Deletes each job whose stored version is that of the given record."""
+        ...
+
+    async def claim(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
+        """Hands ready jobs to a session: best priority first, then longest ready, no job twice, each with a fresh token
+        larger than any before. No more per ask than its slots, no more in all than `limit`."""
+        ...
+
+    async def due(self, limit: int) -> tuple[list[Job], int | None]:
+        """Jobs whose `due` has come, oldest first, and when the next one will be due after those."""
+        ...
+
+    async def open_session(self, session: str, ttl: int) -> None:
+        """Opens a worker session that expires after `ttl` unless renewed."""
+        ...
+
+    async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
+        """Extends sessions; False for each that is not there any more."""
+        ...
+
+    async def close_session(self, session: str) -> None:
+        """Forgets a session. Its jobs stay as they are."""
+        ...
+
+    async def expired(self, limit: int) -> list[str]:
+        """Sessions whose time is over. They stay until closed, and cannot be renewed or claim."""
+        ...
+
+    async def held(self, session: str, limit: int) -> list[Job]:
+        """Running jobs of a session."""
+        ...
+
+    async def head(self) -> int:
+        """The cursor after the newest change."""
+        ...
+
+    async def changes(self, after: int, limit: int) -> tuple[list[Change], int]:
+        """Up to `limit` entries of the feed after a cursor, in order, and the cursor after them. Of several changes of one
+        job only the latest is told, so there may be fewer. Raises ResumeTokenExpired when changes after the cursor are
+        no longer kept."""
+        ...
+
+    async def report(self, updates: Sequence[Update]) -> list[bool]:
+        """Stores progress (the latest wins) and appends log lines; False for each whose token is not the running one."""
+        ...
+
+    async def outputs(self, ids: Sequence[str]) -> list[Output]:
+        """Progress and extent of the logs, empty for unknown jobs."""
+        ...
+
+    async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
+        """Kept log lines from an offset on, in order. The first may have a larger offset: the lines between are gone."""
+        ...

@@ -1,0 +1,395 @@
+"""The in-memory store: dictionaries and heaps, bounded, without an await inside any operation.
+
+It is also the reference that the other stores are compared with. What it holds ends with the process. Heaps delete
+lazily: an entry counts only while the job still looks as the entry says, and a heap is rebuilt when more than half of
+it is stale.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .. import lifecycle
+from ..errors import ResumeTokenExpired
+from ..model import EMPTY_OBJECT, LogLine, Progress, State
+from ._ready import ReadyIndex
+from .base import Change, Counts, Filter, Output, Page, Store, StoreListener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..clock import Clock
+    from ..model import Ask, Job, JobSpec, Update
+
+_JOB_OVERHEAD = 1200
+"""Bytes that a stored job takes beside its payload, result and labels; measured by `make bench`."""
+_FIND_BUDGET = 5_000
+"""Jobs looked at in one call of `find`."""
+_FEED_LENGTH = 100_000
+"""Changes that the feed keeps."""
+
+
+class MemoryLimits(msgspec.Struct, frozen=True):
+    """Where a memory store says no (unfinished jobs) or forgets (finished ones, log lines)."""
+
+    max_pending: int = 1_000_000
+    max_finished: int = 1_000_000
+    max_bytes: int = 2 << 30
+    max_log_lines: int = 1_000
+    feed_length: int = _FEED_LENGTH
+
+
+class _Report:
+    """Progress and the last log lines of a job."""
+
+    __slots__ = ("end", "lines", "progress")
+
+    def __init__(self, keep: int) -> None:
+        self.progress: Progress | None = None
+        self.lines: deque[LogLine] = deque(maxlen=keep)
+        self.end = 0
+
+
+class MemoryStore(Store):
+    """Jobs in this process. `clock` is the store's clock."""
+
+    def __init__(self, clock: Clock, limits: MemoryLimits | None = None) -> None:
+        self._clock = clock
+        self._limits = limits or MemoryLimits()
+        self._listeners: list[StoreListener] = []
+        self._jobs: dict[str, Job] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._order: dict[str, list[str]] = {}
+        self._dead: dict[str, int] = {}
+        self._ready = ReadyIndex(self._jobs)
+        self._due: list[tuple[int, str]] = []
+        self._timed = 0
+        self._finished: deque[tuple[str, int]] = deque()
+        self._states = dict.fromkeys(State, 0)
+        self._size = 0
+        self._epoch = f"{clock.now():x}"
+        self._fence = clock.now()
+        self._sessions: dict[str, int] = {}
+        self._held: dict[str, set[str]] = {}
+        self._reports: dict[str, _Report] = {}
+        self._feed: list[tuple[str, int] | JobSpec] = []
+        self._head = 0
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
+
+    async def open(self, listener: StoreListener) -> None:
+        self._listeners.append(listener)
+
+    async def close(self) -> None:
+        self._listeners.clear()
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
+        answers: list[Job | None] = []
+        ready = False
+        for job in jobs:
+            spec = job.spec
+            key = (spec.namespace, spec.request_id)
+            named = self._keys.get(key) if spec.request_id else None
+            if named is not None:
+                answers.append(self._jobs[named])
+                continue
+            if self._full(_size(job)):
+                answers.append(None)
+                continue
+            if spec.request_id:
+                self._keys[key] = spec.id
+            self._order.setdefault(spec.namespace, []).append(spec.id)
+            self._write(None, job)
+            ready = ready or job.ready
+            answers.append(job)
+        self._changed(ready=ready)
+        return answers
+
+    async def get(self, ids: Sequence[str]) -> list[Job | None]:
+        jobs = self._jobs
+        return [jobs.get(job_id) for job_id in ids]
+
+    async def find(self, where: Filter, after: str | None, limit: int) -> Page:
+        candidates = self._named(where, after) if where.ids else self._newest(where.namespace, after)
+        found: list[Job] = []
+        last: str | None = None
+        for looked, job in enumerate(candidates):
+            if len(found) >= limit or looked >= _FIND_BUDGET:
+                return Page(tuple(found), last)
+            last = job.spec.id
+            if where.matches(job.spec, job.state):
+                found.append(job)
+        return Page(tuple(found), None)
+
+    def _named(self, where: Filter, after: str | None) -> Iterator[Job]:
+        for job_id in sorted(where.ids, reverse=True):
+            if (after is None or job_id < after) and (job := self._jobs.get(job_id)) is not None:
+                yield job
+
+    def _newest(self, namespace: str, after: str | None) -> Iterator[Job]:
+        order = self._order.get(namespace, [])
+        start = len(order) if after is None else bisect_left(order, after)
+        for at in range(start - 1, -1, -1):
+            job = self._jobs.get(order[at])
+            if job is not None:
+                yield job
+
+    async def counts(self) -> Counts:
+        return Counts(dict(self._states), tuple(self._ready.counts()), self._size)
+
+    async def ahead(self, job: Job) -> int:
+        return self._ready.ahead(job)
+
+    async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
+        answers = []
+        ready = False
+        for job, version in zip(jobs, expected, strict=True):
+            old = self._jobs.get(job.spec.id)
+            if old is None or old.version != version:
+                answers.append(False)
+                continue
+            self._write(old, job)
+            ready = ready or job.ready
+            answers.append(True)
+        self._forget_surplus()
+        self._changed(ready=ready)
+        return answers
+
+    async def delete(self, jobs: Sequence[Job]) -> list[bool]:
+        answers = []
+        for job in jobs:
+            old = self._jobs.get(job.spec.id)
+            stale = old is None or old.version != job.version
+            if old is not None and not stale:
+                self._remove(old)
+            answers.append(not stale)
+        self._changed(ready=False)
+        return answers
+
+    async def claim(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
+        now = self.now()
+        if self._sessions.get(session, 0) <= now:
+            return []
+        taken: list[Job] = []
+        for old in self._ready.take(asks):
+            self._fence += 1
+            job = lifecycle.started(old, now, session=session, worker=worker, fence=self._fence)
+            self._write(old, job)
+            taken.append(job)
+            if len(taken) >= limit:
+                break
+        if taken:
+            self._changed(ready=False)
+        return taken
+
+    async def due(self, limit: int) -> tuple[list[Job], int | None]:
+        now = self.now()
+        heap = self._due
+        found: list[Job] = []
+        while heap:
+            at, job_id = heap[0]
+            job = self._jobs.get(job_id)
+            if job is not None and job.due == at:
+                if at > now:
+                    self._restore(found)
+                    return found, at
+                if len(found) >= limit:
+                    self._restore(found)
+                    return found, now
+                found.append(job)
+            heapq.heappop(heap)
+        self._restore(found)
+        return found, None
+
+    def _restore(self, found: list[Job]) -> None:
+        for job in found:
+            if job.due is not None:
+                heapq.heappush(self._due, (job.due, job.spec.id))
+
+    async def open_session(self, session: str, ttl: int) -> None:
+        self._sessions[session] = self.now() + ttl
+        self._held.setdefault(session, set())
+
+    async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
+        now = self.now()
+        answers = []
+        for session in sessions:
+            alive = self._sessions.get(session, 0) > now
+            if alive:
+                self._sessions[session] = now + ttl
+            answers.append(alive)
+        return answers
+
+    async def close_session(self, session: str) -> None:
+        self._sessions.pop(session, None)
+        if not self._held.get(session):
+            self._held.pop(session, None)
+
+    async def expired(self, limit: int) -> list[str]:
+        now = self.now()
+        over = [session for session, until in self._sessions.items() if until <= now]
+        orphaned = [session for session, held in self._held.items() if held and session not in self._sessions]
+        return (over + orphaned)[:limit]
+
+    async def held(self, session: str, limit: int) -> list[Job]:
+        ids = sorted(self._held.get(session, ()))[:limit]
+        return [self._jobs[job_id] for job_id in ids]
+
+    async def head(self) -> int:
+        return self._head
+
+    async def changes(self, after: int, limit: int) -> tuple[list[Change], int]:
+        if not self._head - len(self._feed) <= after <= self._head:
+            msg = "changes after this position are no longer kept"
+            raise ResumeTokenExpired(msg)
+        changes = []
+        end = min(after + limit, self._head)
+        for cursor in range(after, end):
+            entry = self._feed[cursor % self._limits.feed_length]
+            if not isinstance(entry, tuple):
+                changes.append(Change(entry, None))
+                continue
+            job = self._jobs.get(entry[0])
+            if job is not None and job.version == entry[1]:
+                changes.append(Change(job.spec, job))
+        return changes, end
+
+    async def report(self, updates: Sequence[Update]) -> list[bool]:
+        now = self.now()
+        answers = []
+        for update in updates:
+            job = self._jobs.get(update.job_id)
+            if job is None or not lifecycle.holds(job, update.fence):
+                answers.append(False)
+                continue
+            report = self._reports.get(update.job_id)
+            if report is None:
+                report = self._reports[update.job_id] = _Report(self._limits.max_log_lines)
+            if update.progress is not None:
+                report.progress = msgspec.structs.replace(update.progress, time=now)
+            for line in update.logs:
+                report.lines.append(LogLine(line.severity, line.message, job.attempt, report.end, now))
+                report.end += 1
+            answers.append(True)
+        ids = [update.job_id for update in updates]
+        for listener in self._listeners:
+            listener.on_output(ids)
+        return answers
+
+    async def outputs(self, ids: Sequence[str]) -> list[Output]:
+        found = []
+        for job_id in ids:
+            report = self._reports.get(job_id)
+            found.append(Output() if report is None else Output(report.progress, report.end - len(report.lines), report.end))
+        return found
+
+    async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
+        report = self._reports.get(job_id)
+        if report is None:
+            return []
+        skip = max(0, start - (report.end - len(report.lines)))
+        return [report.lines[at] for at in range(skip, min(len(report.lines), skip + limit))]
+
+    def _full(self, more: int) -> bool:
+        states = self._states
+        if states[State.PENDING] + states[State.RUNNING] >= self._limits.max_pending:
+            return True
+        if self._size + more > self._limits.max_bytes:
+            self._forget_surplus(more)
+        return self._size + more > self._limits.max_bytes
+
+    def _forget_surplus(self, more: int = 0) -> None:
+        """Deletes the oldest finished jobs beyond the bounds."""
+        states = self._states
+        while self._finished:
+            finished = states[State.SUCCESS] + states[State.FAILED] + states[State.CANCELLED]
+            if finished <= self._limits.max_finished and self._size + more <= self._limits.max_bytes:
+                return
+            job_id, version = self._finished.popleft()
+            job = self._jobs.get(job_id)
+            if job is not None and job.version == version:
+                self._remove(job)
+
+    def _write(self, old: Job | None, job: Job) -> None:
+        spec = job.spec
+        self._jobs[spec.id] = job
+        self._states[job.state] += 1
+        self._size += _size(job)
+        if old is not None:
+            self._unindex(old)
+        if job.ready:
+            self._ready.add(job)
+        if job.due is not None:
+            self._timed += 1
+            heapq.heappush(self._due, (job.due, spec.id))
+            if len(self._due) > 2 * self._timed + 1024:
+                self._due = [(j.due, j.spec.id) for j in self._jobs.values() if j.due is not None]
+                heapq.heapify(self._due)
+        if job.state is State.RUNNING:
+            self._held.setdefault(job.session, set()).add(spec.id)
+        elif job.finish_time is not None:
+            self._finished.append((spec.id, job.version))
+        self._append((spec.id, job.version))
+
+    def _unindex(self, job: Job) -> None:
+        self._states[job.state] -= 1
+        self._size -= _size(job)
+        if job.ready:
+            self._ready.remove(job)
+        if job.due is not None:
+            self._timed -= 1
+        if job.state is State.RUNNING:
+            held = self._held[job.session]
+            held.discard(job.spec.id)
+            if not held and job.session not in self._sessions:
+                del self._held[job.session]
+
+    def _remove(self, job: Job) -> None:
+        spec = job.spec
+        del self._jobs[spec.id]
+        self._unindex(job)
+        self._reports.pop(spec.id, None)
+        if spec.request_id:
+            del self._keys[spec.namespace, spec.request_id]
+        self._append(msgspec.structs.replace(spec, payload=EMPTY_OBJECT))
+        self._forget_order(spec.namespace)
+
+    def _append(self, entry: tuple[str, int] | JobSpec) -> None:
+        """Adds to the feed: the id and version of a job that changed, or the spec of one that was deleted."""
+        at = self._head % self._limits.feed_length
+        if at < len(self._feed):
+            self._feed[at] = entry
+        else:
+            self._feed.append(entry)
+        self._head += 1
+
+    def _forget_order(self, namespace: str) -> None:
+        dead = self._dead[namespace] = self._dead.get(namespace, 0) + 1
+        order = self._order[namespace]
+        if dead * 2 > len(order) + 1024:
+            self._order[namespace] = [job_id for job_id in order if job_id in self._jobs]
+            self._dead[namespace] = 0
+
+    def _changed(self, *, ready: bool) -> None:
+        for listener in self._listeners:
+            listener.on_changes()
+            if ready:
+                listener.on_ready()
+
+
+def _size(job: Job) -> int:
+    spec = job.spec
+    size = _JOB_OVERHEAD + len(spec.payload.data) + 100 * len(spec.labels)
+    return size if job.result is None else size + len(job.result.data)
+
+
