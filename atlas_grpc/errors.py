@@ -131,6 +131,14 @@ class InvalidArgument(AtlasError):
         return cls(f"{first.field}: {first.description}{more}", violations=violations)
 
 
+    def within(self, field: str) -> InvalidArgument:
+        """The same for a request that is itself a field of a larger one."""
+        inner = tuple(Violation(f"{field}.{one.field}", one.description) for one in self.violations)
+        return InvalidArgument(
+            f"{field}.{self.message}", reason=self.reason, metadata=self.metadata, violations=inner
+        )
+
+
 class NotFound(AtlasError):
     """What was named is not there."""
 

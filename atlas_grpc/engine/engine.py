@@ -202,7 +202,12 @@ class Engine:
                 raise InvalidArgument.of("page_token", "belongs to another filter", reason="INVALID_TOKEN")
             after = page_token.after
         page = await self.store.find(where, after, limit)
-        return page.jobs, "" if page.after is None else encode(PageToken(page.after, _digest(where)))
+        return page.jobs, "" if page.after is None else self.page_token(where, page.after)
+
+    @staticmethod
+    def page_token(where: Filter, after: str) -> str:
+        """The token of the page after the job with that id."""
+        return encode(PageToken(after, _digest(where)))
 
     async def watch(self, namespace: str, job_id: str, token: str, *, include_logs: bool) -> JobWatch:
         """Follows a job. Raises JobNotFound, InvalidArgument for `resume_token`, ResumeTokenExpired."""

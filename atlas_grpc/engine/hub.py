@@ -78,7 +78,13 @@ class JobUpdate(Record):
     """The progress to show in `job`, news or not."""
     final: bool
     since: int
-    """The version that the watcher had before; with `version` it tells which encoded message may be shared."""
+    """The version that the watcher had before."""
+
+    @property
+    def place(self) -> tuple[int, int, int, int, bool]:
+        """What distinguishes an update without log lines from others of the same job, record and output."""
+        news = 0 if self.progress is None else self.progress.time
+        return self.since, self.version, self.log, news, self.job is None
 
     @property
     def heartbeat(self) -> bool:
@@ -349,8 +355,12 @@ class Hub:
         for watch in self._all():
             watch.signal.set()
 
-    def __len__(self) -> int:
-        return len(self._followers) + sum(len(topic.watches) for topic in self._topics.values())
+    def open_watches(self) -> dict[str, int]:
+        """How many watches there are of each kind, by the name of their method."""
+        return {
+            "WatchJob": sum(len(topic.watches) for topic in self._topics.values()),
+            "WatchJobs": len(self._followers),
+        }
 
     def on_changes(self) -> None:
         """A hint of the store: the feed has grown."""

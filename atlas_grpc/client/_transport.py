@@ -1,0 +1,191 @@
+"""The channel: how it is made, how a call goes out, and how what goes wrong becomes an `AtlasError`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
+from grpc import aio
+
+from .. import __version__, errors, pb
+from ..status import from_status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._gen.atlas.v1.job_service_pb2_grpc import JobServiceAsyncStub
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+
+DETAILS = "grpc-status-details-bin"
+"""The trailer that holds a serialized google.rpc.Status."""
+NAMESPACE = "atlas-namespace"
+MAX_RECEIVE = 64 * 1024 * 1024
+"""Bytes of the largest answer; a result as protobuf JSON can be several times the size of its text."""
+MAX_SEND = 4 * 1024 * 1024
+
+_REPEATABLE = (
+    "SubmitJob",
+    "SubmitJobs",
+    "GetJob",
+    "ListJobs",
+    "CancelJob",
+    "ExplainJob",
+    "ListJobTypes",
+)
+"""Unary methods that do no harm when they are executed twice. Streams resume by themselves; RetryJob and DeleteJob
+would answer the repeat with an error although the first call did its work."""
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "atlas.v1.JobService", "method": method} for method in _REPEATABLE],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.5},
+}
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # The default of 256 KiB would silently exclude large batches from retries.
+    ("grpc.per_rpc_retry_buffer_size", MAX_SEND),
+    ("grpc.max_receive_message_length", MAX_RECEIVE),
+    # The default grows to two minutes, long after a restarted server is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.primary_user_agent", f"atlas-python/{__version__}"),
+)
+
+_CUTS = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+
+
+class Transport:
+    """The calls of one client: lazily connected, with its metadata and its deadline."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float,
+        metadata: Mapping[str, str | bytes],
+        credentials: grpc.ChannelCredentials | None,
+        channel: aio.Channel | None,
+        wait_for_ready: bool,
+    ) -> None:
+        self.timeout = timeout
+        self._target = target
+        self._metadata = tuple(metadata.items())
+        self._credentials = credentials
+        self._channel = channel
+        self._owned = channel is None
+        self._wait_for_ready = wait_for_ready
+        self._stub: JobServiceAsyncStub | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    @property
+    def stub(self) -> JobServiceAsyncStub:
+        """The generated stub. Raises RuntimeError after `close` or in another event loop than the first."""
+        loop = asyncio.get_running_loop()
+        if self._stub is None or self._closed:
+            self._stub = self._connect(loop)
+        elif self._loop is not loop:
+            msg = "a Client belongs to the event loop that used it first; use one for each loop, or a SyncClient"
+            raise RuntimeError(msg)
+        return self._stub
+
+    async def call(self, method: aio.UnaryUnaryMultiCallable[Req, Res], request: Req, *, more: float = 0.0) -> Res:
+        """Makes a unary call, with `more` seconds on top of its deadline. Raises AtlasError."""
+        try:
+            return await method(
+                request,
+                timeout=self.timeout + more,
+                metadata=self._metadata,
+                wait_for_ready=self._wait_for_ready,
+            )
+        except aio.AioRpcError as err:
+            raise from_rpc_error(err) from err
+        except asyncio.CancelledError:
+            raise_if_closed()
+            raise
+
+    def stream(self, method: aio.UnaryStreamMultiCallable[Req, Res], request: Req) -> aio.UnaryStreamCall[Req, Res]:
+        """Opens a stream, without a deadline: silence is what ends it."""
+        return method(request, metadata=self._metadata)
+
+    async def close(self) -> None:
+        """Cancels what is under way and closes the channel, unless it was given from outside. May be repeated."""
+        self._closed = True
+        self._stub = None
+        if self._channel is not None and self._owned:
+            await self._channel.close()
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> JobServiceAsyncStub:
+        if self._closed:
+            msg = "the client is closed"
+            raise RuntimeError(msg)
+        if self._channel is None and self._credentials is not None:
+            self._channel = aio.secure_channel(self._target, self._credentials, options=OPTIONS)
+        elif self._channel is None:
+            self._channel = aio.insecure_channel(self._target, options=OPTIONS)
+        self._loop = loop
+        return pb.JobServiceStub(self._channel)
+
+
+def from_rpc_error(err: aio.AioRpcError) -> errors.AtlasError:
+    """The typed error of a failed call: from the rich status of the server, else from the code of the transport."""
+    status = rich_status(err)
+    if status is None:
+        status = Status(code=err.code().value[0], message=err.details() or err.code().name)
+    return from_status(status)
+
+
+def rich_status(err: aio.AioRpcError) -> Status | None:
+    """The google.rpc.Status in the trailers; None for an error that the transport made."""
+    for key, value in err.trailing_metadata() or ():
+        if key == DETAILS and isinstance(value, bytes):
+            try:
+                return Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def is_cut(err: aio.AioRpcError) -> bool:
+    """Whether a stream that ended so can be continued: the connection or the server went away, or it was too busy."""
+    if rich_status(err) is None:
+        return err.code() in _CUTS
+    return isinstance(from_rpc_error(err), errors.Unavailable | errors.WatchTooSlow | errors.Overloaded)
+
+
+def raise_if_closed() -> None:
+    """To be called for a CancelledError: when it is not the caller's task that is being cancelled, the call was.
+
+    Raises Cancelled then, so that a closed client does not look like a cancelled task.
+    """
+    task = asyncio.current_task()
+    if task is not None and not task.cancelling():
+        msg = "the client was closed"
+        raise errors.Cancelled(msg) from None

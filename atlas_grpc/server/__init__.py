@@ -1,0 +1,1 @@
+"""The gRPC server: the contract on the wire, and the composition of everything behind it."""

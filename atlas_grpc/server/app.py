@@ -1,0 +1,267 @@
+"""The composition root: one server from settings, with everything that runs in it, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from ..clock import SystemClock
+from ..engine.engine import Engine, EngineSettings
+from ..gateway import create_app, serve_http
+from ..model import SECOND, State
+from ..observe.logs import get_logger
+from ..observe.loop_lag import LoopLag
+from ..observe.metrics import JOBS, QUEUE_DEPTH, QUEUE_OLDEST_AGE, WATCH_STREAMS, WORKER_SLOTS, WORKER_SLOTS_BUSY, Metrics
+from ..stores import open_store
+from . import reflection
+from .admission import objection
+from .calls import Guard
+from .catalog import RegistryCatalog
+from .service import SERVICE, JobService
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..config import Settings
+    from ..gateway import HttpServer
+    from ..model import Content
+    from ..worker import Registry, Runner
+
+READINESS = "readiness"
+_HEALTH_NAMES = ("", SERVICE, READINESS)
+_HEALTH_PATIENCE = 1.0
+_CLOSE_GRACE = 5.0
+
+log = get_logger("atlas.server")
+
+
+class AddressInUse(OSError):
+    """The address cannot be listened on."""
+
+
+class AtlasServer:
+    """An Atlas server in this process and on this event loop: `start`, then `stop`."""
+
+    def __init__(self, settings: Settings, registry: Registry, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.engine = Engine(
+            open_store(settings, self.clock),
+            RegistryCatalog(registry),
+            clock=self.clock,
+            rng=random.Random(),
+            metrics=self.metrics,
+            settings=EngineSettings(
+                retention=_micros(settings.retention),
+                cancel_grace=_micros(settings.cancel_grace),
+                lease=_micros(settings.lease),
+                watch_heartbeat=settings.watch_heartbeat,
+            ),
+        )
+        self.name = settings.name or f"{socket.gethostname()}-{os.getpid()}"
+        self.guard = Guard(
+            self.metrics,
+            unary_timeout=settings.unary_timeout,
+            max_unary=settings.max_unary_in_flight,
+            max_streams=settings.max_watches,
+        )
+        self.grpc_address = ""
+        self.http: HttpServer | None = None
+        self._registry = registry
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=channel_options(settings))
+        self._runner: Runner | None = None
+        self._forced = False
+        self._tasks: list[asyncio.Task[object]] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._channel: grpc.aio.Channel | None = None
+
+    async def start(self) -> None:
+        """Listens and serves. Raises AddressInUse; nothing is left running then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def _start(self) -> None:
+        self.grpc_address = self._bind(self.settings.grpc_address)
+        await self.engine.start()
+        self._server.add_generic_rpc_handlers(
+            (JobService(self.engine, max_payload=self.settings.max_payload_bytes).handlers(self.guard),)
+        )
+        if self.settings.reflection:
+            names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+            self._server.add_generic_rpc_handlers(tuple(reflection.handlers(names)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._add_gauges()
+        self._spawn(self.guard.watch_deadlines())
+        self._spawn(LoopLag(self.clock, self.metrics).run())
+        if self.settings.worker:
+            self._start_worker()
+        local = self._bind_local() if self.settings.http_address != "off" else None
+        await self._server.start()
+        if local is not None:
+            await self._start_http(local)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def _bind(self, address: str) -> str:
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0 and not address.startswith("unix:"):
+            msg = f"cannot listen for gRPC on {address}: the address is in use or not of this machine"
+            raise AddressInUse(msg)
+        if address.startswith("unix:"):
+            return address
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    def _bind_local(self) -> str:
+        """A socket that only this user can reach, for the REST mirror to call the server by."""
+        self._folder = tempfile.TemporaryDirectory(prefix="atlas-")
+        address = f"unix:{Path(self._folder.name) / 'grpc.sock'}"
+        self._server.add_insecure_port(address)
+        return address
+
+    async def _start_http(self, local: str) -> None:
+        self._channel = grpc.aio.insecure_channel(local, options=_MESSAGE_SIZES)
+        host, _, port = self.settings.http_address.rpartition(":")
+        app = create_app(
+            self._channel,
+            metrics=self.metrics.render,
+            max_body=self.settings.max_message_bytes,
+            allowed_hosts=self.settings.http_allowed_hosts,
+        )
+        try:
+            self.http = await serve_http(app, host.strip("[]"), int(port))
+        except OSError as error:
+            raise AddressInUse(str(error)) from None
+
+    def _start_worker(self) -> None:
+        from ..worker import Runner
+        settings = self.settings
+        self._runner = Runner(
+            self._registry,
+            self.engine.worker_session(),
+            name=self.name,
+            slots=settings.slots,
+            threads=settings.threads,
+            processes=settings.processes or os.cpu_count() or 1,
+            clock=self.clock,
+            admit=self._admit,
+            cancel_grace=settings.cancel_grace,
+        )
+        self._spawn(self._runner.run())
+
+    def _admit(self, content: Content) -> str | None:
+        return objection(content, self.settings.max_result_bytes)
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[object] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        task.add_done_callback(_complain)
+        self._tasks.append(task)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for name in _HEALTH_NAMES:
+            await self._health.set(name, status)
+
+    def _add_gauges(self) -> None:
+        engine = self.engine
+        gauge = self.metrics.gauge
+        gauge(*JOBS, lambda: {state.name: engine.counts.states.get(state, 0) for state in State})
+        gauge(*QUEUE_DEPTH, lambda: _by_queue(engine, depth=True))
+        gauge(*QUEUE_OLDEST_AGE, lambda: _by_queue(engine, depth=False))
+        gauge(*WATCH_STREAMS, lambda: engine.hub.open_watches())
+        gauge(*WORKER_SLOTS, lambda: sum(session.slots for session in engine.leases.sessions.values()))
+        gauge(*WORKER_SLOTS_BUSY, lambda: sum(len(session.in_hand) for session in engine.leases.sessions.values()))
+
+    async def stop(self, grace: float) -> None:
+        """Drains and stops: no new jobs; running handlers get `grace` seconds, what they do not finish goes back; then
+        watches end with their last token, calls in flight finish, and everything closes."""
+        self.guard.draining = True
+        try:
+            await asyncio.wait_for(self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING), _HEALTH_PATIENCE)
+        except TimeoutError:
+            log.warning("a health watcher does not read")
+        if self._runner is not None:
+            await self._runner.drain(grace)
+        self.engine.hub.drain()
+        close = 0.0 if self._forced else min(grace, _CLOSE_GRACE)
+        if self.http is not None:
+            await self.http.stop(close)
+            self.http = None
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+        await self._server.stop(close)
+        await self.guard.settle()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self.engine.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+    async def stop_now(self) -> None:
+        """Makes a `stop` that is going on hurry: handlers are stopped, calls are cut."""
+        self._forced = True
+        if self._runner is not None:
+            self._runner.stop()
+        if self.http is not None:
+            await self.http.stop(0)
+        await self._server.stop(0)
+
+
+_MESSAGE_SIZES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """The options of the gRPC server. Unknown names are silently ignored by gRPC, so a test checks that each one bites."""
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.keepalive_time_ms", _millis(settings.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", _millis(settings.keepalive_timeout)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _millis(settings.min_ping_interval)),
+        ("grpc.max_connection_idle_ms", _millis(settings.max_connection_idle)),
+        ("grpc.max_connection_age_ms", _millis(settings.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", _millis(settings.connection_age_grace)),
+        ("grpc.server_handshake_timeout_ms", _millis(settings.handshake_timeout)),
+    ]
+
+
+def _by_queue(engine: Engine, *, depth: bool) -> dict[str, float]:
+    now = engine.store.now()
+    found: dict[str, float] = {}
+    for count in engine.counts.queues:
+        age = (now - count.oldest) / SECOND
+        found[count.queue] = found.get(count.queue, 0) + count.depth if depth else max(found.get(count.queue, 0), age)
+    return found
+
+
+def _complain(task: asyncio.Task[object]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background loop of the server ended", exc_info=error)
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * SECOND)
+
+
+def _millis(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

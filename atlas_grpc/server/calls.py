@@ -1,0 +1,271 @@
+"""The outermost layer of every call: parse, validate, count, and turn whatever happens into a status.
+
+One wrapper per method, made once, instead of a chain of interceptors that each cost every call. Handlers raise our
+errors; only this module aborts. What it guards against, because grpc.aio does not: a request that cannot be parsed
+(would be INTERNAL), an exception (would leak its text), a stray CancelledError (would leave the client without any
+answer), a call without a deadline (would be served for ever).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc.aio import AbortError
+
+from ..errors import (
+    AtlasError,
+    Code,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    Overloaded,
+    ServerDraining,
+    Unavailable,
+)
+from ..model import DEFAULT_NAMESPACE
+from ..observe.logs import get_logger
+from ..status import to_status
+from .validation import violations
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..observe.metrics import Metrics, RpcMetrics
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+Req = TypeVar("Req", bound=Message)
+
+NAMESPACE_KEY = "atlas-namespace"
+TRACE_KEY = "traceparent"
+DETAILS_KEY = "grpc-status-details-bin"
+
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CHECK_EVERY = 0.25
+
+log = get_logger("atlas.rpc")
+
+
+class Call:
+    """What a handler knows of its call beside the request."""
+
+    __slots__ = ("context", "ends", "namespace", "task", "timed_out", "traceparent")
+
+    def __init__(self, context: Context, ends: float) -> None:
+        self.context = context
+        self.ends = ends
+        self.task: asyncio.Task[Any] | None = None
+        self.timed_out = False
+        self.namespace = DEFAULT_NAMESPACE
+        self.traceparent = ""
+        for key, value in context.invocation_metadata() or ():
+            if key == NAMESPACE_KEY:
+                self.namespace = _namespace(value)
+            elif key == TRACE_KEY:
+                self.traceparent = value if isinstance(value, str) and len(value) <= 128 else ""
+
+    def time_left(self) -> float | None:
+        """Seconds until the caller's deadline; None when there is none."""
+        left: float | None = self.context.time_remaining()
+        return left
+
+    def allow(self, seconds: float) -> None:
+        """Lets a call without a deadline of its own take so much longer."""
+        self.ends += seconds
+
+
+def _namespace(value: str | bytes) -> str:
+    if not isinstance(value, str) or _NAMESPACE.fullmatch(value) is None:
+        raise InvalidArgument.of(
+            NAMESPACE_KEY, "must be 1 to 63 lower-case letters, digits and inner hyphens", reason="INVALID_NAMESPACE"
+        )
+    return value
+
+
+class Unary(Protocol[Req]):
+    """A handler of a unary call; answers the message or its bytes."""
+
+    async def __call__(self, call: Call, request: Req, /) -> Message | bytes: ...
+
+
+class Streaming(Protocol[Req]):
+    """A handler of a server stream; hands messages, as bytes, to `write`."""
+
+    async def __call__(self, call: Call, request: Req, write: Callable[[bytes], Awaitable[None]], /) -> None: ...
+
+
+class Guard:
+    """Makes gRPC method handlers of plain ones, and watches over all calls that are going on."""
+
+    def __init__(self, metrics: Metrics, *, unary_timeout: float, max_unary: int, max_streams: int) -> None:
+        self._metrics = metrics
+        self._unary_timeout = unary_timeout
+        self._max_unary = max_unary
+        self._max_streams = max_streams
+        self._calls: dict[int, Call] = {}
+        self._unary = 0
+        self._streams = 0
+        self._idle = asyncio.Event()
+        self.draining = False
+
+    async def watch_deadlines(self) -> None:
+        """Cancels unary calls that outlive the default deadline. Runs for ever; one timer for all of them."""
+        while True:
+            await asyncio.sleep(_CHECK_EVERY)
+            now = time.monotonic()
+            for call in [call for call in self._calls.values() if call.ends <= now]:
+                if call.task is not None and not call.timed_out:
+                    call.timed_out = True
+                    call.task.cancel()
+
+    async def settle(self) -> None:
+        """Waits until no handler runs; grpc's `stop` returns before the last of them has cleaned up."""
+        while self._unary or self._streams:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def unary(
+        self,
+        name: str,
+        request_type: type[Req],
+        handler: Unary[Req],
+        *,
+        validate: bool = True,
+        while_draining: bool = True,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wraps the handler of a unary method of that full name."""
+        rpc = self._metrics.rpc(name, "unary")
+        parse = request_type.FromString
+
+        async def serve(data: bytes, context: Context) -> bytes:
+            began = time.monotonic()
+            rpc.started()
+            rpc.received()
+            key = id(context)
+            self._unary += 1
+            try:
+                call = Call(context, began + self._unary_timeout)
+                if context.time_remaining() is None:
+                    call.task = asyncio.current_task()
+                    self._calls[key] = call
+                if self._unary > self._max_unary:
+                    raise _overloaded()
+                if self.draining and not while_draining:
+                    raise _draining()
+                request = _parsed(parse, data)
+                if validate:
+                    _check(request)
+                try:
+                    answer = await handler(call, request)
+                except asyncio.CancelledError:
+                    if call.timed_out:
+                        raise DeadlineExceeded("the call took longer than the server allows") from None
+                    raise
+                out = answer if isinstance(answer, bytes) else answer.SerializeToString()
+            except BaseException as error:
+                await self._fail(error, name, context, rpc, began)
+            else:
+                rpc.sent()
+                rpc.handled(0, time.monotonic() - began)
+                return out
+            finally:
+                self._calls.pop(key, None)
+                self._unary -= 1
+                self._left()
+
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+    def streaming(
+        self, name: str, request_type: type[Req], handler: Streaming[Req], *, while_draining: bool = True
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wraps the handler of a server stream of that full name."""
+        rpc = self._metrics.rpc(name, "server_stream")
+        parse = request_type.FromString
+
+        async def serve(data: bytes, context: Context) -> None:
+            began = time.monotonic()
+            rpc.started()
+            rpc.received()
+            self._streams += 1
+
+            async def write(message: bytes) -> None:
+                await context.write(message)
+                rpc.sent()
+
+            try:
+                call = Call(context, 0.0)
+                if self._streams > self._max_streams:
+                    raise _overloaded()
+                if self.draining and not while_draining:
+                    raise _draining()
+                request = _parsed(parse, data)
+                _check(request)
+                await handler(call, request, write)
+            except BaseException as error:
+                await self._fail(error, name, context, rpc, began)
+            else:
+                rpc.handled(0, time.monotonic() - began)
+            finally:
+                self._streams -= 1
+                self._left()
+
+        return grpc.unary_stream_rpc_method_handler(serve)
+
+    def _left(self) -> None:
+        if not self._unary and not self._streams:
+            self._idle.set()
+
+    @staticmethod
+    async def _fail(error: BaseException, name: str, context: Context, rpc: RpcMetrics, began: float) -> NoReturn:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            rpc.handled(Code.CANCELLED, time.monotonic() - began)
+            raise error
+        if isinstance(error, AbortError | KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise error
+        known = error if isinstance(error, AtlasError) else _unexpected(error, name)
+        rpc.handled(known.code, time.monotonic() - began)
+        log.debug("call failed", method=name, code=known.code.name, reason=known.reason)
+        status = to_status(known)
+        await context.abort(
+            _CODES[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
+        )
+        raise AssertionError("abort returned")
+
+
+def _parsed(parse: Callable[[bytes], Req], data: bytes) -> Req:
+    try:
+        return parse(data)
+    except (DecodeError, RecursionError):
+        raise InvalidArgument(
+            "the request is not a valid message: malformed, not UTF-8, or nested too deep", reason="MALFORMED_REQUEST"
+        ) from None
+
+
+def _check(request: Message) -> None:
+    found = violations(request)
+    if found:
+        raise InvalidArgument.all_of(found)
+
+
+def _unexpected(error: BaseException, name: str) -> AtlasError:
+    if isinstance(error, asyncio.CancelledError):
+        return Unavailable("the call was interrupted inside the server", reason="INTERRUPTED", retry_after=1.0)
+    error_id = uuid.uuid4().hex
+    log.error("a call failed unexpectedly", method=name, error_id=error_id, exc_info=error)
+    return Internal(f"internal error {error_id}; the server's log has the cause", metadata={"error_id": error_id})
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("the server has as many calls of this kind as it serves at a time", retry_after=0.5)
+
+
+def _draining() -> ServerDraining:
+    return ServerDraining("the server is about to stop", retry_after=1.0)

@@ -1,0 +1,352 @@
+"""Proto <-> records: the one place where the wire's shapes become the engine's, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from .. import lifecycle, pb
+from ..engine.submit import RetryOverride, Submission
+from ..errors import InvalidArgument
+from ..model import EMPTY_OBJECT, SECOND, Content, Job, JobSpec, Progress, State
+from ..status import failure_status
+from ..stores.base import Filter
+from .admission import objection
+from .structs import NotJson, fill_struct, fill_value, from_struct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..engine.explain import Explanation
+    from ..engine.hub import JobsUpdate, JobUpdate
+    from ..model import AttemptView, Failure, LogLine, RetryPolicy, Transition, TypeInfo
+    from ..retry import PlannedAttempt
+
+MAX_START_AHEAD = 3_653 * 86_400 * SECOND
+"""How far ahead a start time may lie: 10 years."""
+
+_encode_json = msgspec.json.Encoder(order="sorted").encode
+_decode_json = msgspec.json.decode
+
+_EXECUTORS = {"task": pb.JobType.TASK, "thread": pb.JobType.THREAD, "process": pb.JobType.PROCESS}
+
+
+def submission(request: pb.SubmitJobRequest, namespace: str, traceparent: str, max_payload: int, now: int) -> Submission:
+    """What a valid SubmitJobRequest asks for. Raises InvalidArgument for what its rules cannot say: the payload, the start."""
+    start = request.WhichOneof("start")
+    return Submission(
+        namespace,
+        request.type,
+        _payload(request, max_payload),
+        request.queue,
+        dict(request.labels) if request.labels else {},
+        request.priority,
+        _start_time(request, now) if start == "start_time" else None,
+        micros(request.start_delay) if start == "start_delay" else None,
+        retry_override(request.retry_policy) if request.HasField("retry_policy") else None,
+        micros(request.attempt_timeout) if request.HasField("attempt_timeout") else None,
+        micros(request.total_timeout) if request.HasField("total_timeout") else None,
+        micros(request.start_timeout) if request.HasField("start_timeout") else None,
+        micros(request.retention) if request.HasField("retention") else None,
+        request.request_id,
+        traceparent,
+    )
+
+
+def _payload(request: pb.SubmitJobRequest, limit: int) -> Content:
+    kind = request.WhichOneof("input")
+    if kind is None:
+        return EMPTY_OBJECT
+    if kind == "payload_data":
+        content = Content(request.payload_data.data, request.payload_data.content_type)
+    else:
+        try:
+            content = Content(_encode_json(from_struct(request.payload)))
+        except NotJson as error:
+            path, text = error.args
+            raise InvalidArgument.of(f"payload{path}", text) from None
+    problem = objection(content, limit)
+    if problem is not None:
+        raise InvalidArgument.of(kind, problem)
+    return content
+
+
+def _start_time(request: pb.SubmitJobRequest, now: int) -> int:
+    start = instant(request.start_time, "start_time")
+    if start > now + MAX_START_AHEAD:
+        raise InvalidArgument.of("start_time", "lies more than 10 years ahead")
+    return start
+
+
+def retry_override(policy: pb.RetryPolicy) -> RetryOverride:
+    """The parts of a retry policy that are set."""
+    return RetryOverride(
+        policy.max_attempts if policy.HasField("max_attempts") else None,
+        micros(policy.initial_backoff) if policy.HasField("initial_backoff") else None,
+        policy.backoff_multiplier if policy.HasField("backoff_multiplier") else None,
+        micros(policy.max_backoff) if policy.HasField("max_backoff") else None,
+        policy.jitter if policy.HasField("jitter") else None,
+        tuple(policy.non_retryable_reasons) or None,
+    )
+
+
+def job_filter(where: pb.JobFilter, namespace: str) -> Filter:
+    """The filter of a listing or a watch. Raises InvalidArgument for instants that are none."""
+    since = instant(where.create_time_from, "filter.create_time_from") if where.HasField("create_time_from") else None
+    before = instant(where.create_time_before, "filter.create_time_before") if where.HasField("create_time_before") else None
+    return Filter(
+        namespace,
+        frozenset(where.ids),
+        frozenset(State(number) for number in where.states),
+        frozenset(where.types),
+        frozenset(where.queues),
+        dict(where.labels),
+        since,
+        before,
+    )
+
+
+def micros(span: Duration) -> int:
+    """A span in microseconds; a part of one counts as a whole."""
+    return span.seconds * SECOND - (-span.nanos // 1000)
+
+
+def instant(stamp: Timestamp, field: str) -> int:
+    """An instant in microseconds. Raises InvalidArgument for `field` when it is outside of years 1 to 9999."""
+    if not (-62_135_596_800 <= stamp.seconds <= 253_402_300_799 and 0 <= stamp.nanos < 10**9):
+        raise InvalidArgument.of(field, "is not a valid timestamp")
+    return stamp.seconds * SECOND + stamp.nanos // 1000
+
+
+def _stamp(stamp: Timestamp, at: int) -> None:
+    seconds, rest = divmod(at, SECOND)
+    stamp.seconds = seconds
+    if rest:
+        stamp.nanos = rest * 1000
+
+
+def _span(span: Duration, length: int) -> None:
+    seconds, rest = divmod(length, SECOND)
+    span.seconds = seconds
+    span.nanos = rest * 1000
+
+
+def job(record: Job, progress: Progress | None = None, *, full: bool = False, result: bool = False) -> pb.Job:
+    """A job on the wire: `full` with payload and result, `result` with the result alone."""
+    message = spec(record.spec, payload=full)
+    message.state = record.state.value
+    message.version = record.version
+    message.run = record.run
+    _stamp(message.start_time, record.start_time)
+    _stamp(message.update_time, record.history[-1].time)
+    if record.state is State.PENDING:
+        message.pending_reason = lifecycle.pending_reason(record).value
+        if not record.ready:
+            _stamp(message.next_start_time, record.next_start)
+    if record.attempt or record.run > 1:
+        for view in lifecycle.attempts(record):
+            _attempt(message.attempts.add(), view)
+    if progress is not None:
+        _progress(message.progress, progress)
+    if record.finish_time is not None:
+        _finished(message, record, result=full or result)
+    if record.cancel_time is not None:
+        _stamp(message.cancel_time, record.cancel_time)
+    _deadlines(message, record)
+    return message
+
+
+def spec(asked: JobSpec, *, payload: bool) -> pb.Job:
+    """The part of a job that its submitter decided."""
+    message = pb.Job(
+        id=asked.id,
+        namespace=asked.namespace,
+        type=asked.type,
+        queue=asked.queue,
+        priority=asked.priority,
+        request_id=asked.request_id,
+    )
+    if payload:
+        if asked.payload.content_type is None:
+            fill_struct(message.payload, _decode_json(asked.payload.data))
+        else:
+            message.payload_data.data = asked.payload.data
+            message.payload_data.content_type = asked.payload.content_type
+    if asked.labels:
+        message.labels.update(asked.labels)
+    policy(message.retry_policy, asked.retry)
+    if asked.attempt_timeout is not None:
+        _span(message.attempt_timeout, asked.attempt_timeout)
+    if asked.total_timeout is not None:
+        _span(message.total_timeout, asked.total_timeout)
+    if asked.start_timeout is not None:
+        _span(message.start_timeout, asked.start_timeout)
+    _span(message.retention, asked.retention)
+    _stamp(message.create_time, asked.create_time)
+    return message
+
+
+def planned(asked: JobSpec, timetable: Sequence[PlannedAttempt]) -> pb.SubmitJobResponse:
+    """The answer to a submit that only validates."""
+    would = job(lifecycle.submitted(asked), full=True)
+    response = pb.SubmitJobResponse(job=would)
+    response.job.ClearField("version")
+    for line in timetable:
+        attempt = response.planned_attempts.add(number=line.number)
+        _span(attempt.earliest, line.earliest)
+        _span(attempt.latest, line.latest)
+    return response
+
+
+_policies: dict[RetryPolicy, pb.RetryPolicy] = {}
+
+
+def policy(message: pb.RetryPolicy, record: RetryPolicy) -> None:
+    """Writes a retry policy; most jobs share a few, so the messages are kept."""
+    known = _policies.get(record)
+    if known is None:
+        known = pb.RetryPolicy(
+            max_attempts=record.max_attempts,
+            backoff_multiplier=record.multiplier,
+            jitter=record.jitter,
+            non_retryable_reasons=record.non_retryable,
+        )
+        _span(known.initial_backoff, record.initial_backoff)
+        _span(known.max_backoff, record.max_backoff)
+        if len(_policies) < 256:
+            _policies[record] = known
+    message.CopyFrom(known)
+
+
+def _finished(message: pb.Job, record: Job, *, result: bool) -> None:
+    assert record.finish_time is not None
+    _stamp(message.finish_time, record.finish_time)
+    _stamp(message.expire_time, record.finish_time + record.spec.retention)
+    if record.error is not None:
+        _failure(message.error, record.error)
+    if result and record.result is not None:
+        if record.result.content_type is None:
+            fill_value(message.result, _decode_json(record.result.data))
+        else:
+            message.result_data.data = record.result.data
+            message.result_data.content_type = record.result.content_type
+
+
+def _deadlines(message: pb.Job, record: Job) -> None:
+    start_by = lifecycle.start_deadline(record)
+    if start_by is not None:
+        _stamp(message.start_deadline, start_by)
+    end = lifecycle.deadline(record)
+    if end is not None:
+        _stamp(message.deadline, end)
+
+
+def _attempt(message: pb.Attempt, view: AttemptView) -> None:
+    message.number = view.number
+    message.run = view.run
+    message.worker = view.worker
+    _stamp(message.start_time, view.start)
+    if view.end is not None:
+        _stamp(message.end_time, view.end)
+    message.outcome = view.outcome.value
+    if view.error is not None:
+        _failure(message.error, view.error)
+
+
+def _failure(message: object, failure: Failure) -> None:
+    message.CopyFrom(failure_status(failure.code, failure.reason, failure.message))  # type: ignore[attr-defined]
+
+
+def _progress(message: pb.Progress, progress: Progress) -> None:
+    message.current = progress.current
+    message.total = progress.total
+    message.message = progress.message
+    _stamp(message.update_time, progress.time)
+
+
+def _transition(message: pb.Transition, step: Transition) -> None:
+    message.version = step.version
+    _stamp(message.time, step.time)
+    message.state = step.state.value
+    message.cause = step.cause.value
+    message.run = step.run
+    message.attempt = step.attempt
+    message.worker = step.worker
+    if step.next_start is not None:
+        _stamp(message.next_start_time, step.next_start)
+    if step.error is not None:
+        _failure(message.error, step.error)
+
+
+def _log_entry(message: pb.LogEntry, line: LogLine) -> None:
+    message.offset = line.offset
+    _stamp(message.time, line.time)
+    message.severity = line.severity.value
+    message.message = line.message
+    message.attempt = line.attempt
+
+
+def job_update(update: JobUpdate, token: str) -> pb.WatchJobResponse:
+    """A message of WatchJob."""
+    message = pb.WatchJobResponse(resume_token=token, dropped_logs=update.dropped_logs, heartbeat=update.heartbeat)
+    if update.job is not None:
+        message.job.CopyFrom(job(update.job, update.latest, result=True))
+    for step in update.transitions:
+        _transition(message.transitions.add(), step)
+    if update.progress is not None:
+        _progress(message.progress, update.progress)
+    for line in update.logs:
+        _log_entry(message.logs.add(), line)
+    return message
+
+
+def jobs_update(update: JobsUpdate, progress: Sequence[Progress | None], token: str) -> pb.WatchJobsResponse:
+    """A message of WatchJobs."""
+    return pb.WatchJobsResponse(
+        jobs=[job(record, shown) for record, shown in zip(update.jobs, progress, strict=True)],
+        deleted_ids=update.deleted,
+        synced=update.synced,
+        resume_token=token,
+        heartbeat=update.heartbeat,
+    )
+
+
+def explanation(found: Explanation) -> pb.ExplainJobResponse:
+    """The answer to ExplainJob."""
+    message = pb.ExplainJobResponse(
+        state=found.job.state.value,
+        pending_reason=lifecycle.pending_reason(found.job).value,
+        summary=found.summary,
+        jobs_ahead=found.ahead,
+        slots=found.slots,
+        busy_slots=found.busy,
+    )
+    if found.next_time is not None:
+        _stamp(message.next_event_time, found.next_time)
+    if found.next_event is not None:
+        message.next_event = found.next_event.value
+    return message
+
+
+def job_type(info: TypeInfo) -> pb.JobType:
+    """A job type on the wire."""
+    message = pb.JobType(
+        name=info.name,
+        description=info.description,
+        queue=info.queue,
+        concurrency=info.concurrency,
+        executor=_EXECUTORS.get(info.executor, pb.JobType.EXECUTOR_UNSPECIFIED),
+    )
+    if info.payload_schema is not None:
+        fill_struct(message.payload_schema, _decode_json(info.payload_schema))
+    if info.result_schema is not None:
+        fill_struct(message.result_schema, _decode_json(info.result_schema))
+    policy(message.retry_policy, info.retry)
+    if info.attempt_timeout is not None:
+        _span(message.attempt_timeout, info.attempt_timeout)
+    if info.total_timeout is not None:
+        _span(message.total_timeout, info.total_timeout)
+    return message

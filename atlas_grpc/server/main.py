@@ -1,0 +1,118 @@
+"""`atlas serve`: a server as a process, from the banner to the last signal."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from ..observe.logs import configure, get_logger
+from ..stores import UnknownStore
+from ..worker import Registry
+from ..worker.builtin import sleep
+from .app import AddressInUse, AtlasServer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ..config import Loaded, Settings
+
+OK, FAILED, USAGE = 0, 1, 2
+
+log = get_logger("atlas.server")
+
+
+def run(loaded: Loaded) -> int:
+    """Serves until it is told to stop, and answers the exit code: 0 after a clean stop, 1 when it could not start."""
+    settings = loaded.settings
+    configure(settings.log_level, settings.log_format)
+    try:
+        registry = Registry()
+        registry.add(sleep)
+        for spec in settings.handlers:
+            registry.load(spec)
+    except Exception as error:
+        print(f"atlas: {error}", file=sys.stderr)
+        return USAGE
+    try:
+        return _run_loop(_serve(settings, registry), uvloop=settings.uvloop)
+    except (AddressInUse, UnknownStore) as error:
+        print(f"atlas: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _run_loop(main: Coroutine[object, object, int], *, uvloop: bool) -> int:
+    if uvloop:
+        try:
+            import uvloop as loop_module
+        except ImportError:
+            log.warning("uvloop is not installed; using asyncio's own loop")
+        else:
+            with asyncio.Runner(loop_factory=loop_module.new_event_loop) as runner:
+                return runner.run(main)
+    return asyncio.run(main)
+
+
+async def _serve(settings: Settings, registry: Registry) -> int:
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    server = AtlasServer(settings, registry)
+    await server.start()
+    _tame_garbage_collector()
+    _announce(server)
+    first = await signals.get()
+    log.info("draining", signal=first.name, timeout=settings.drain_timeout)
+    drain = asyncio.create_task(server.stop(settings.drain_timeout))
+    force = asyncio.create_task(signals.get())
+    await asyncio.wait([drain, force], return_when=asyncio.FIRST_COMPLETED)
+    if not drain.done():
+        log.warning("forced to stop", signal=force.result().name)
+        await server.stop_now()
+    force.cancel()
+    await drain
+    log.info("stopped")
+    return OK
+
+
+def _tame_garbage_collector() -> None:
+    """Stored jobs are untracked and in no cycles; full passes over the rest of a long-lived heap only cost latency."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _announce(server: AtlasServer) -> None:
+    settings = server.settings
+    log.info(
+        "serving",
+        grpc=server.grpc_address,
+        http=None if server.http is None else f"http://{_host(server.http.host)}:{server.http.port}",
+        store=settings.store.split("?")[0],
+        types=len(server.engine.catalog.types()),
+        name=server.name,
+    )
+    if not sys.stdout.isatty() and settings.log_format == "json":
+        return
+    lines = ["", f"  gRPC     {server.grpc_address}"]
+    sleep = '\'{"type": "sleep", "payload": {"seconds": 3}}\''
+    paste = [
+        "  atlas run sleep '{\"seconds\": 3}'" + _server_flag(server),
+        f"  grpcurl -plaintext -d {sleep} {server.grpc_address} atlas.v1.JobService/SubmitJob",
+    ]
+    if server.http is not None:
+        http = f"http://{_host(server.http.host)}:{server.http.port}"
+        lines += [f"  REST     {http}/v1/jobs", f"  API page {http}/docs"]
+        paste.append(f"  curl -s {http}/v1/jobs -H 'Content-Type: application/json' -d {sleep}")
+    print("\n".join([*lines, "", "  Try, from another shell:", *(f"  {line}" for line in paste), ""]), flush=True)
+
+
+def _server_flag(server: AtlasServer) -> str:
+    return "" if server.grpc_address == "127.0.0.1:50051" else f" --server {server.grpc_address}"
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

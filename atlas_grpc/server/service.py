@@ -1,0 +1,231 @@
+"""`atlas.v1.JobService`: each method from the wire to the engine and back. The contract is in proto/."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from .. import pb
+from ..engine.submit import Submission
+from ..engine.tokens import JobToken, PageToken, decode, encode
+from ..errors import AtlasError, InvalidArgument
+from ..model import SECOND
+from ..status import to_status
+from . import convert
+from .validation import by_item
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ..engine.engine import Engine, Submitted
+    from ..engine.hub import JobWatch
+    from ..model import Job
+    from .calls import Call, Guard
+
+    Write = Callable[[bytes], Awaitable[None]]
+
+SERVICE = "atlas.v1.JobService"
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1_000
+_PAGE_BYTES = 3 << 20
+_WAIT_MARGIN = 0.25
+"""How long before the caller's deadline a waiting GetJob answers, in seconds."""
+
+
+class JobService:
+    """The handlers of JobService over an engine. `max_payload` in bytes."""
+
+    def __init__(self, engine: Engine, *, max_payload: int) -> None:
+        self._engine = engine
+        self._max_payload = max_payload
+
+    def handlers(self, guard: Guard) -> grpc.GenericRpcHandler:
+        """All methods, guarded."""
+
+        def name(method: str) -> str:
+            return f"/{SERVICE}/{method}"
+
+        unary, stream = guard.unary, guard.streaming
+        methods = {
+            "SubmitJob": unary(name("SubmitJob"), pb.SubmitJobRequest, self.submit, while_draining=False),
+            "SubmitJobs": unary(
+                name("SubmitJobs"), pb.SubmitJobsRequest, self.submit_many, validate=False, while_draining=False
+            ),
+            "RunJob": stream(name("RunJob"), pb.RunJobRequest, self.run, while_draining=False),
+            "GetJob": unary(name("GetJob"), pb.GetJobRequest, self.get),
+            "ListJobs": unary(name("ListJobs"), pb.ListJobsRequest, self.list),
+            "WatchJob": stream(name("WatchJob"), pb.WatchJobRequest, self.watch),
+            "WatchJobs": stream(name("WatchJobs"), pb.WatchJobsRequest, self.watch_many),
+            "CancelJob": unary(name("CancelJob"), pb.CancelJobRequest, self.cancel),
+            "RetryJob": unary(name("RetryJob"), pb.RetryJobRequest, self.retry, while_draining=False),
+            "DeleteJob": unary(name("DeleteJob"), pb.DeleteJobRequest, self.delete),
+            "ExplainJob": unary(name("ExplainJob"), pb.ExplainJobRequest, self.explain),
+            "ListJobTypes": unary(name("ListJobTypes"), pb.ListJobTypesRequest, self.list_types),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def _submission(self, call: Call, request: pb.SubmitJobRequest) -> Submission:
+        now = self._engine.store.now()
+        return convert.submission(request, call.namespace, call.traceparent, self._max_payload, now)
+
+    async def submit(self, call: Call, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
+        sub = self._submission(call, request)
+        if request.validate_only:
+            return convert.planned(*self._engine.plan(sub))
+        return self._submitted(await self._engine.submit(sub))
+
+    async def submit_many(self, call: Call, request: pb.SubmitJobsRequest) -> pb.SubmitJobsResponse:
+        whole, wrong = by_item(request, "requests")
+        if whole:
+            raise InvalidArgument.all_of(whole)
+        subs: list[Submission | AtlasError] = []
+        for index, item in enumerate(request.requests):
+            if index in wrong:
+                subs.append(InvalidArgument.all_of(wrong[index]))
+                continue
+            try:
+                if item.validate_only:
+                    raise InvalidArgument.of("validate_only", "is not taken in a batch; use SubmitJob")
+                subs.append(self._submission(call, item))
+            except AtlasError as error:
+                subs.append(error)
+        response = pb.SubmitJobsResponse()
+        for answer in await self._engine.submit_many(subs):
+            outcome = response.outcomes.add()
+            if isinstance(answer, AtlasError):
+                outcome.error.CopyFrom(to_status(answer))
+            else:
+                outcome.response.CopyFrom(self._submitted(answer))
+        return response
+
+    @staticmethod
+    def _submitted(answer: Submitted) -> pb.SubmitJobResponse:
+        return pb.SubmitJobResponse(job=convert.job(answer.job), deduplicated=answer.deduplicated)
+
+    async def run(self, call: Call, request: pb.RunJobRequest, write: Write) -> None:
+        if request.job.validate_only:
+            raise InvalidArgument.of("job.validate_only", "is not taken here; use SubmitJob")
+        try:
+            answer = await self._engine.submit(self._submission(call, request.job))
+        except InvalidArgument as error:
+            raise error.within("job") from None
+        job_id = answer.job.spec.id
+        watch = await self._engine.watch(call.namespace, job_id, "", include_logs=request.include_logs)
+        first = answer.deduplicated
+        try:
+            while True:
+                update = await watch.next()
+                message = pb.RunJobResponse(deduplicated=first)
+                message.update.CopyFrom(convert.job_update(update, _job_token(watch, update.version, update.log)))
+                first = False
+                await write(message.SerializeToString())
+                if update.final:
+                    return
+        finally:
+            watch.close()
+
+    async def get(self, call: Call, request: pb.GetJobRequest) -> pb.GetJobResponse:
+        if request.HasField("wait"):
+            seconds = convert.micros(request.wait) / SECOND
+            left = call.time_left()
+            if left is not None:
+                seconds = min(seconds, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
+            call.allow(seconds)
+            job = await self._engine.wait(call.namespace, request.id, seconds)
+        else:
+            job = await self._engine.get(call.namespace, request.id)
+        return pb.GetJobResponse(job=await self._job(job, full=request.view != pb.JOB_VIEW_BASIC))
+
+    async def _job(self, job: Job, *, full: bool = False) -> pb.Job:
+        # Only attempts report, so a job that never started has nothing to read.
+        progress = (await self._engine.outputs([job]))[0].progress if job.attempt else None
+        return convert.job(job, progress, full=full)
+
+    async def list(self, call: Call, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        where = convert.job_filter(request.filter, call.namespace)
+        limit = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        full = request.view == pb.JOB_VIEW_FULL
+        records, token = await self._engine.list(where, request.page_token, limit)
+        response = pb.ListJobsResponse(next_page_token=token)
+        size = 0
+        for record, output in zip(records, await self._engine.outputs(records), strict=True):
+            message = convert.job(record, output.progress, full=full)
+            size += message.ByteSize()
+            if size > _PAGE_BYTES and response.jobs:
+                # The answer must stay below what clients take: the rest goes to the next page.
+                response.next_page_token = self._engine.page_token(where, response.jobs[-1].id)
+                break
+            response.jobs.append(message)
+        return response
+
+    async def watch(self, call: Call, request: pb.WatchJobRequest, write: Write) -> None:
+        watch = await self._engine.watch(
+            call.namespace, request.id, request.resume_token, include_logs=request.include_logs
+        )
+        try:
+            while True:
+                update = await watch.next()
+                # Watchers at the same place are sent the same bytes; log lines are each watcher's own affair.
+                key = None if update.logs or update.dropped_logs else update.place
+                encoded = None if key is None else watch.topic.encoded.get(key)
+                if encoded is None:
+                    token = _job_token(watch, update.version, update.log)
+                    encoded = convert.job_update(update, token).SerializeToString()
+                    if key is not None:
+                        watch.topic.encoded[key] = encoded
+                await write(encoded)
+                if update.final:
+                    return
+        finally:
+            watch.close()
+
+    async def watch_many(self, call: Call, request: pb.WatchJobsRequest, write: Write) -> None:
+        where = convert.job_filter(request.filter, call.namespace)
+        watch = await self._engine.watch_many(where, request.resume_token, snapshot=not request.skip_snapshot)
+        try:
+            while True:
+                update = await watch.next()
+                progress = [output.progress for output in await self._engine.outputs(update.jobs)]
+                token = "" if update.cursor is None else self._engine.feed_token(where, update.cursor)
+                await write(convert.jobs_update(update, progress, token).SerializeToString())
+                if update.final:
+                    return
+        finally:
+            watch.close()
+
+    async def cancel(self, call: Call, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
+        version = request.if_version if request.HasField("if_version") else None
+        job = await self._engine.cancel(call.namespace, request.id, request.reason, version)
+        return pb.CancelJobResponse(job=await self._job(job))
+
+    async def retry(self, call: Call, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
+        version = request.if_version if request.HasField("if_version") else None
+        job = await self._engine.retry(call.namespace, request.id, version)
+        return pb.RetryJobResponse(job=await self._job(job))
+
+    async def delete(self, call: Call, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
+        version = request.if_version if request.HasField("if_version") else None
+        await self._engine.delete(call.namespace, request.id, version)
+        return pb.DeleteJobResponse()
+
+    async def explain(self, call: Call, request: pb.ExplainJobRequest) -> pb.ExplainJobResponse:
+        return convert.explanation(await self._engine.explain(call.namespace, request.id))
+
+    async def list_types(self, call: Call, request: pb.ListJobTypesRequest) -> pb.ListJobTypesResponse:
+        types = self._engine.catalog.types()
+        limit = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        query = b"types"
+        if request.page_token:
+            token = decode(request.page_token, PageToken, "page_token")
+            if token.query != query:
+                raise InvalidArgument.of("page_token", "belongs to another method", reason="INVALID_TOKEN")
+            types = [info for info in types if info.name > token.after]
+        page: Sequence[pb.JobType] = [convert.job_type(info) for info in types[:limit]]
+        more = encode(PageToken(page[-1].name, query)) if len(types) > limit else ""
+        return pb.ListJobTypesResponse(job_types=page, next_page_token=more)
+
+
+def _job_token(watch: JobWatch, version: int, log: int) -> str:
+    return encode(JobToken(watch.job_id, version, log))

@@ -1,0 +1,45 @@
+"""A whole Atlas server in this process, on free ports of the loopback interface."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..config import Settings
+from ..server.app import AtlasServer
+from ..worker.builtin import sleep
+from ..worker.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from ..clock import Clock
+
+_DEFAULTS: dict[str, Any] = {"grpc_address": "127.0.0.1:0", "http_address": "off", "name": "test"}
+
+
+@asynccontextmanager
+async def serving(
+    *handlers: Callable[..., Any] | Registry | str, clock: Clock | None = None, grace: float = 5.0, **options: Any
+) -> AsyncIterator[AtlasServer]:
+    """Runs a server with the built-in types and `handlers` (functions, registries, modules or files) until the block ends.
+
+    `options` are those of `atlas_grpc.config.Settings`. Its address is `server.grpc_address`; with
+    `http_address="127.0.0.1:0"` there is `server.http.port` too.
+    """
+    registry = Registry()
+    registry.add(sleep)
+    for item in handlers:
+        if isinstance(item, str):
+            registry.load(item)
+        elif isinstance(item, Registry):
+            for one in item:
+                registry.add(one.fn)
+        else:
+            registry.add(item)
+    server = AtlasServer(Settings(**{**_DEFAULTS, **options}), registry, clock=clock)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(grace)

@@ -1,0 +1,143 @@
+"""The process that executes handlers for a worker; see `processes`. It imports neither grpc nor protobuf.
+
+The main thread executes handlers, one thread listens to the parent, one sends what the handler reports.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+
+from ..model import Failed
+from .context import JobContext
+from .failures import frames, outcome_of, worth_logging
+from .loading import Origin, find
+from .output import Output
+from .results import admitted, encode
+from .signature import Signature
+from .wire import Ended, Frames, Said, Start, Stop, ToParent, frame, to_child
+
+REPORT_INTERVAL = 0.05
+"""Seconds between two reports of one handler."""
+_READ = 256 * 1024
+
+
+class ChildWorker:
+    """Executes what the parent sends, one attempt at a time."""
+
+    def __init__(self, sock: socket.socket, max_result: int) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+        self._starts: queue.SimpleQueue[tuple[Start, JobContext, Output]] = queue.SimpleQueue()
+        self._news = threading.Event()
+        self._current: tuple[JobContext, Output] | None = None
+        self._signatures: dict[Origin, Signature] = {}
+        self._max_result = max_result
+
+    def run(self) -> None:
+        """Serves until the parent is gone; never returns."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._report, daemon=True).start()
+        while True:
+            start, context, output = self._starts.get()
+            ended = self._execute(start, context)
+            with self._sending:
+                output.close()
+                self._send_output(output)
+                self._current = None
+                self._send(ended)
+
+    def _execute(self, start: Start, context: JobContext) -> Ended:
+        try:
+            signature = self._signature(Origin(start.module, start.file, start.qualname))
+            value = signature.call(start.assignment.payload, context if signature.takes_context else None)
+            content = encode(value, signature.result)
+            return Ended(result=admitted(content, None, self._max_result).result)
+        except BaseException as exc:  # SystemExit and KeyboardInterrupt end the attempt, not the process
+            outcome = outcome_of(exc)
+            told = frames(exc) if worth_logging(exc) else ""
+            if isinstance(outcome, Failed):
+                return Ended(failed=outcome, frames=told)
+            return Ended(released=outcome)
+
+    def _signature(self, origin: Origin) -> Signature:
+        signature = self._signatures.get(origin)
+        if signature is None:
+            signature = self._signatures[origin] = Signature(find(origin))
+        return signature
+
+    def _listen(self) -> None:
+        try:
+            cutter = Frames(sys.maxsize)
+            while data := self._sock.recv(_READ):
+                for body in cutter.feed(data):
+                    self._obey(to_child.decode(body))
+        finally:  # the parent is gone, or speaks another language
+            end_group()
+
+    def _obey(self, message: Start | Stop) -> None:
+        match message:
+            case Start():
+                output = Output(message.assignment.attempt, self._news.set)
+                deadline = None if message.time_left is None else time.monotonic() + message.time_left
+                context = JobContext(message.assignment, output, deadline=deadline)
+                self._current = context, output
+                self._starts.put((message, context, output))
+            case Stop():
+                current = self._current
+                if current is not None and current[0].fence == message.fence:
+                    current[0].request_stop()
+
+    def _report(self) -> None:
+        while self._news.wait():
+            self._news.clear()
+            with self._sending:
+                current = self._current
+                if current is not None:
+                    self._send_output(current[1])
+            time.sleep(REPORT_INTERVAL)
+
+    def _send_output(self, output: Output) -> None:
+        progress, logs = output.take()
+        if progress is not None or logs:
+            self._send(Said(progress, logs))
+
+    def _send(self, message: ToParent) -> None:
+        try:
+            self._sock.sendall(frame(message))
+        except OSError:
+            end_group()
+
+
+def end_group() -> None:
+    """Ends this process and whatever it started."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def die_with(lifeline: int) -> None:
+    """Has the kernel kill this process and whatever it started, when the other end of the pipe is closed.
+
+    Unlike PR_SET_PDEATHSIG it takes the whole process group, and unlike a thread that reads the pipe it needs no GIL,
+    which a handler in C code may hold for hours. Where it is not to be had, `_listen` does the same a little later.
+    """
+    os.set_inheritable(lifeline, False)
+    if sys.platform == "linux":
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def main(descriptor: int, lifeline: int, max_result: int) -> None:
+    """Serves the parent at the other end of the socket."""
+    sys.argv[1:] = []
+    os.set_inheritable(descriptor, False)
+    die_with(lifeline)
+    ChildWorker(socket.socket(fileno=descriptor), max_result).run()

@@ -1,0 +1,137 @@
+"""One attempt in the hands of this worker, and what executors share."""
+
+from __future__ import annotations
+
+import logging
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from .context import JobContext
+from .failures import HandlerRaised, outcome_of, stand_in, worth_logging
+from .output import Output
+from .results import NOTHING, admitted, encode
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..model import Assignment, Failed, Outcome, Released
+    from .processes import Child
+    from .registry import Handler
+    from .results import Admit
+
+    Ended = Callable[["Execution", Outcome], None]
+
+log = logging.getLogger("atlas.worker")
+
+NEVER = float("inf")
+
+
+class Why(IntEnum):
+    """Why a handler must stop. A later, larger reason replaces a smaller one."""
+
+    RUNNING = 0
+    """It need not."""
+    DRAIN = 1
+    TIMEOUT = 2
+    CANCELLED = 3
+    LOST = 4
+
+
+class Kind:
+    """A job type at work: its handler, its limits and how many of its jobs run."""
+
+    __slots__ = ("busy", "handler", "lane", "limit", "name")
+
+    def __init__(self, handler: Handler, lane: Lane, slots: int) -> None:
+        self.handler = handler
+        self.name = handler.info.name
+        self.lane = lane
+        self.limit = min(handler.info.concurrency or slots, lane.capacity)
+        self.busy = 0
+
+
+class Lane:
+    """One executor, how many attempts it takes, and how many it has."""
+
+    __slots__ = ("busy", "capacity", "executor", "kinds")
+
+    def __init__(self, executor: Executor, capacity: int) -> None:
+        self.executor = executor
+        self.capacity = capacity
+        self.busy = 0
+        self.kinds: list[Kind] = []
+
+
+class Execution:
+    """An attempt from the lease to its end. Used from the event loop only, but for `context` and `output`."""
+
+    __slots__ = ("assignment", "child", "context", "due", "kind", "output", "settled", "started", "task", "why")
+
+    def __init__(self, assignment: Assignment, kind: Kind, due: float) -> None:
+        self.assignment = assignment
+        self.kind = kind
+        self.due = due
+        """When the runner must look after it, on its monotonic clock."""
+        self.why = Why.RUNNING
+        self.settled = False
+        """True once its outcome was handed in, though its thread may be running on."""
+        self.started = False
+        self.context: JobContext | None = None
+        self.output: Output | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.child: Child | None = None
+
+
+class Limits(NamedTuple):
+    """What a result must keep to."""
+
+    admit: Admit | None
+    max_bytes: int
+
+
+class Executor(Protocol):
+    """Executes attempts of one kind of handler. `start` leads to exactly one call of the `ended` it was made with."""
+
+    def start(self, execution: Execution) -> None:
+        """Begins; returns at once."""
+        ...
+
+    def stop(self, execution: Execution, *, kill: bool) -> None:
+        """Tells the handler to stop; with `kill`, ends it if that is possible."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what is left, as far as possible."""
+        ...
+
+
+def perform(execution: Execution, limits: Limits) -> Outcome:
+    """Calls a plain handler, in the thread that is to run it, and makes an outcome of whatever happens."""
+    signature = execution.kind.handler.signature
+    try:
+        value = signature.call(execution.assignment.payload, execution.context)
+        return conclude(value, execution, limits)
+    except BaseException as exc:
+        return failed(execution, exc)
+
+
+def conclude(value: Any, execution: Execution, limits: Limits) -> Outcome:
+    """The outcome of a handler that returned. Raises `ResultRefused`."""
+    if value is None:
+        return NOTHING
+    return admitted(encode(value, execution.kind.handler.signature.result), *limits)
+
+
+def failed(execution: Execution, exc: BaseException) -> Failed | Released:
+    """The outcome of a handler that raised; tells the log, unless it was asked to stop."""
+    if execution.why is Why.RUNNING and worth_logging(exc):
+        log_failure(execution, stand_in(exc))
+    return outcome_of(exc)
+
+
+def log_failure(execution: Execution, raised: HandlerRaised) -> None:
+    """A line with a traceback, for whoever runs the worker."""
+    job = execution.assignment
+    log.warning("handler failed: job %s, type %s, attempt %d", job.job_id, job.type, job.attempt, exc_info=raised)

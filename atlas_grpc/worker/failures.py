@@ -1,0 +1,106 @@
+"""What an exception of a handler makes of its attempt."""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+
+from ..errors import Code, FailNow, GiveBack, RetryIn
+from ..model import SECOND, Failed, Failure, Released
+from .problems import PayloadRefused, ResultRefused
+from .text import REASON, clean
+
+
+MAX_MESSAGE = 4 * 1024
+"""Bytes of an error's message."""
+MAX_FRAMES = 16 * 1024
+"""Bytes of a traceback in the log."""
+_LONGEST_PAUSE = 366 * 86_400 * SECOND
+_WORD_END = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def outcome_of(exc: BaseException) -> Failed | Released:
+    """What becomes of an attempt whose handler raised this. Never raises, whatever the exception does when asked."""
+    match exc:
+        case GiveBack():
+            return Released(_pause(exc.delay))
+        case RetryIn():
+            failure = Failure(Code.UNAVAILABLE, _reason(exc, "RETRY_REQUESTED"), clean(str(exc.message), MAX_MESSAGE))
+            return Failed(failure, retry_in=_pause(exc.delay))
+        case FailNow():
+            failure = Failure(
+                Code.FAILED_PRECONDITION, _reason(exc, "HANDLER_FAILED"), clean(str(exc.message), MAX_MESSAGE)
+            )
+            return Failed(failure, retryable=False)
+        case ResultRefused():
+            return refused(Code.INTERNAL, exc.reason, exc.message)
+        case PayloadRefused():
+            first = exc.violations[0]
+            return refused(Code.INVALID_ARGUMENT, "INVALID_PAYLOAD", f"{first.field}: {first.description}")
+        case _:
+            return Failed(Failure(Code.UNKNOWN, _reason(exc, None), clean(_describe(exc), MAX_MESSAGE)))
+
+
+def refused(code: Code, reason: str, message: str) -> Failed:
+    """A failure that no retry can mend."""
+    return Failed(Failure(code, reason, clean(message, MAX_MESSAGE)), retryable=False)
+
+
+def died(how: str) -> Failed:
+    """The process of the handler ended without a word."""
+    return Failed(Failure(Code.ABORTED, "PROCESS_DIED", f"the process of the handler ended with {how}"))
+
+
+TIMED_OUT = Failed(Failure(Code.DEADLINE_EXCEEDED, "ATTEMPT_TIMED_OUT", "the attempt took longer than it may"))
+
+
+def worth_logging(exc: BaseException) -> bool:
+    """True for what its author did not ask for: the log gets its traceback."""
+    return not isinstance(exc, RetryIn | FailNow | GiveBack | PayloadRefused)
+
+
+class HandlerRaised(Exception):
+    """Stands in the log for what a handler raised: its class and its traceback, but not its text, which may hold what
+    the job was given and may be of any size."""
+
+
+def stand_in(exc: BaseException) -> HandlerRaised:
+    """For the log, in the process where it was raised."""
+    return HandlerRaised(type(exc).__qualname__).with_traceback(exc.__traceback__)
+
+
+def frames(exc: BaseException) -> str:
+    """For the log of another process: the class and where it was raised."""
+    lines = traceback.format_tb(exc.__traceback__, limit=-30)
+    return f"{type(exc).__qualname__}\n{clean(''.join(lines), MAX_FRAMES)}"
+
+
+def _pause(seconds: float) -> int:
+    return min(round(seconds * SECOND), _LONGEST_PAUSE)
+
+
+def _reason(exc: BaseException, default: str | None) -> str:
+    try:
+        own = getattr(exc, "reason", None)
+    except BaseException:  # a property may raise anything
+        own = None
+    if isinstance(own, str) and REASON.fullmatch(own):
+        return str(own)
+    return default or _reason_of_class(type(exc).__name__)
+
+
+def _reason_of_class(name: str) -> str:
+    words = _WORD_END.sub("_", name).upper().strip("_")
+    return words if REASON.fullmatch(words) else "HANDLER_ERROR"
+
+
+def _describe(exc: BaseException) -> str:
+    name = type(exc).__name__
+    try:
+        text = str(exc)
+    except BaseException:  # a broken __str__ may raise anything
+        return f"{name}: its text could not be made"
+    return f"{name}: {text}" if text else name
+
+

@@ -1,0 +1,273 @@
+"""Handlers in processes of their own: children that are kept warm, one attempt at a time each.
+
+Why it looks like this. CPU-bound Python needs processes, and a handler in one may be killed: on cancellation, on a
+timeout, by the kernel for want of memory. None of that may touch the server, and no child may outlive it.
+
+- **No fork.** gRPC and threads do not survive `fork`. A child is a new interpreter, started by `subprocess` (which uses
+  `vfork` and `exec`), that imports the module of the handler again. It never imports grpc.
+- **No pickle.** `multiprocessing` pickles what it passes on, and unpickling user data executes it. Here a handler is named
+  by module (or file) and qualified name, and data travel as MessagePack over a socket pair (`wire`).
+- **A process group each.** A child leads its own session, so that one signal ends it with whatever it started (a
+  handler that calls ffmpeg), and Ctrl-C at the terminal reaches the server alone.
+- **Death is seen, not inferred.** A thread waits for each child (`waitid` that leaves the zombie): end of file alone would
+  be hidden by a grandchild that inherited the socket. The zombie holds the process id until the group was killed, so the
+  signal cannot hit a stranger. What the child had sent before it died is read first.
+- **The parent's death is seen by the kernel.** Each child has a pipe whose other end only the parent holds; when it closes,
+  the kernel kills the child's group (`_child.die_with`), even while C code holds the child's GIL.
+
+Cost: starting a child takes 0.2 s and more (Pydantic is most of it), an attempt in a warm one about 0.2 ms. Idle ones end
+after a minute. Prior art: `concurrent.futures` breaks the whole pool when one process dies; Celery's prefork pool forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..model import SECOND, Released
+from .execution import NEVER, log, log_failure
+from .failures import HandlerRaised, died, outcome_of
+from .problems import ResultRefused
+from .results import admitted
+from .wire import OVERHEAD, Ended, Frames, Said, Start, Stop, ToChild, frame, to_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..clock import Clock
+    from ..model import Outcome
+    from .execution import Ended as EndedCallback
+    from .execution import Execution, Limits
+
+IDLE_TIME = 60.0
+"""Seconds after which a child without work ends."""
+_CLOSE_TIME = 5.0
+_READ = 256 * 1024
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from atlas_grpc.worker._child import main; main(*map(int, sys.argv[2:]))"
+)
+
+
+class Child:
+    """A process, and the attempt that it executes."""
+
+    def __init__(self, max_result: int, handle: Callable[[Child, Said | Ended], None], gone: Callable[[Child], None]):
+        self._handle = handle
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames(max_result + OVERHEAD)
+        self._unsent = bytearray()
+        self._sock, theirs = socket.socketpair()
+        self._sock.setblocking(False)
+        tied, self._lifeline = os.pipe()
+        self.execution: Execution | None = None
+        self.idle_since = 0.0
+        self.exited = self._loop.create_future()
+        path = json.dumps([str(entry) for entry in sys.path])
+        command = [sys.executable, "-P", "-c", _BOOT, path, str(theirs.fileno()), str(tied), str(max_result)]
+        try:
+            # What handlers print goes to stderr: stdout belongs to the program that runs the worker.
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=(theirs.fileno(), tied), start_new_session=True
+            )
+        except BaseException:
+            self._close_ends()
+            raise
+        finally:
+            theirs.close()
+            os.close(tied)
+        self._loop.add_reader(self._sock, self._read)
+        Thread(target=self._wait, name=f"atlas-child-{self.pid}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: ToChild) -> None:
+        """Sends it now or as soon as the child reads. Raises BrokenPipeError when the child is dead."""
+        waiting = bool(self._unsent)
+        self._unsent += frame(message)
+        if not waiting:
+            self._write()
+
+    def kill(self) -> None:
+        """Ends the process with all that it started."""
+        if not self.exited.done():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def ending(self) -> str:
+        """How the process ended, for people."""
+        code = self._process.returncode
+        if code >= 0:
+            return f"exit status {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+    def _write(self) -> None:
+        try:
+            sent = self._sock.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._unsent.clear()
+            self._loop.remove_writer(self._sock)
+            raise
+        del self._unsent[:sent]
+        if self._unsent:
+            self._loop.add_writer(self._sock, self._write_more)
+        else:
+            self._loop.remove_writer(self._sock)
+
+    def _write_more(self) -> None:
+        with suppress(OSError):  # it died: `_wait` notices
+            self._write()
+
+    def _read(self) -> bool:
+        """Takes what is there; False when there is nothing (more)."""
+        try:
+            data = self._sock.recv(_READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        try:
+            for body in self._frames.feed(data):
+                self._handle(self, to_parent.decode(body))
+        except (ValueError, msgspec.DecodeError):  # the handler wrote into our socket
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._sock)
+            self.kill()
+        return bool(data)
+
+    def _wait(self) -> None:
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self._process.wait()
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._exit)
+
+    def _exit(self) -> None:
+        while self._read():
+            pass
+        self.kill()
+        self._process.wait()
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._close_ends()
+        self.exited.set_result(None)
+        self._gone(self)
+
+    def _close_ends(self) -> None:
+        self._sock.close()
+        os.close(self._lifeline)
+
+
+class Processes:
+    """Runs handlers in children. They are started when they are needed; the caller bounds their number."""
+
+    def __init__(self, ended: EndedCallback, limits: Limits, clock: Clock) -> None:
+        self._ended = ended
+        self._limits = limits
+        self._clock = clock
+        self._children: set[Child] = set()
+        self._idle: list[Child] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes there are."""
+        return [child.pid for child in self._children]
+
+    def start(self, execution: Execution) -> None:
+        handler = execution.kind.handler
+        context = execution.context
+        assert handler.origin is not None
+        left = None if context is None else context.time_left()
+        message = Start(*handler.origin, execution.assignment, left)
+        try:
+            child = self._idle.pop() if self._idle else self._spawn()
+            child.execution, execution.child = execution, child
+            child.send(message)
+        except BrokenPipeError:  # it died idle, and nothing began
+            child.execution = None
+            self.start(execution)
+        except OSError as exc:
+            log.error("no process can be started: %s", type(exc).__name__)  # noqa: TRY400 - the class says it
+            self._ended(execution, Released(SECOND))
+
+    def stop(self, execution: Execution, *, kill: bool) -> None:
+        child = execution.child
+        if child is None:
+            return
+        if kill:
+            child.kill()
+        else:
+            with suppress(OSError):
+                child.send(Stop(execution.assignment.fence))
+
+    def expire(self, now: float) -> float:
+        """Ends children that were idle for too long; returns when to look again."""
+        for child in [child for child in self._idle if child.idle_since + IDLE_TIME <= now]:
+            self._idle.remove(child)
+            child.kill()
+        return min((child.idle_since + IDLE_TIME for child in self._idle), default=NEVER)
+
+    async def close(self) -> None:
+        for child in self._children:
+            child.kill()
+        if self._children:
+            _, late = await asyncio.wait([child.exited for child in self._children], timeout=_CLOSE_TIME)
+            if late:
+                log.error("%d processes of handlers did not end", len(late))
+
+    def _spawn(self) -> Child:
+        child = Child(self._limits.max_bytes, self._handle, self._gone)
+        self._children.add(child)
+        return child
+
+    def _handle(self, child: Child, message: Said | Ended) -> None:
+        execution = child.execution
+        if execution is None:
+            return
+        if isinstance(message, Said):
+            if execution.output is not None:
+                execution.output.merge(message.progress, message.logs)
+            return
+        child.execution = execution.child = None
+        child.idle_since = self._clock.monotonic()
+        self._idle.append(child)
+        if message.frames:
+            log_failure(execution, HandlerRaised(message.frames))
+        self._ended(execution, self._outcome(message))
+
+    def _outcome(self, message: Ended) -> Outcome:
+        if message.result is None:
+            return message.failed or message.released or died("no outcome")
+        try:
+            return admitted(message.result, *self._limits)
+        except ResultRefused as exc:
+            return outcome_of(exc)
+
+    def _gone(self, child: Child) -> None:
+        self._children.discard(child)
+        if child in self._idle:
+            self._idle.remove(child)
+        execution, child.execution = child.execution, None
+        if execution is not None:
+            execution.child = None
+            self._ended(execution, died(child.ending()))

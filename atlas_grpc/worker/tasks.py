@@ -1,0 +1,50 @@
+"""Coroutine handlers: one asyncio task for each attempt, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .execution import conclude, failed
+from .failures import TIMED_OUT
+
+if TYPE_CHECKING:
+    from .execution import Ended, Execution, Limits
+
+
+class Tasks:
+    """Runs `async def` handlers in the event loop."""
+
+    def __init__(self, ended: Ended, limits: Limits) -> None:
+        self._ended = ended
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+
+    def start(self, execution: Execution) -> None:
+        execution.task = self._loop.create_task(self._perform(execution))
+
+    def stop(self, execution: Execution, *, kill: bool) -> None:  # noqa: ARG002 - a task cannot be killed
+        if execution.context is not None:
+            execution.context.request_stop()
+        task = execution.task
+        if task is None:
+            return
+        task.cancel()
+        if not execution.started:
+            # Cancelled before its first step, the coroutine never runs: nobody else would end the attempt.
+            self._ended(execution, TIMED_OUT)
+
+    async def close(self) -> None:
+        """Nothing is left to end: a coroutine that swallows its cancellation goes on with the loop."""
+
+    async def _perform(self, execution: Execution) -> None:
+        execution.started = True
+        try:
+            signature = execution.kind.handler.signature
+            value = await signature.call(execution.assignment.payload, execution.context)
+            outcome = conclude(value, execution, self._limits)
+        except GeneratorExit:  # the loop is gone
+            raise
+        except BaseException as exc:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
+            outcome = failed(execution, exc)
+        self._ended(execution, outcome)

@@ -1,0 +1,117 @@
+"""The two servers, as processes of their own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from . import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).parent.parent
+HANDLERS = Path(__file__).with_name("handlers.py")
+SLOTS = 256
+_START_TIMEOUT = 60.0
+
+
+class Server:
+    """A server process. `target` is its gRPC address."""
+
+    def __init__(self, name: str, command: Sequence[str], cpus: list[int], *, stdout: int | None = None) -> None:
+        self.name = name
+        self.target = ""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
+        self.process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout or self._log, stderr=self._log
+        )
+        machine.pin(self.pid, cpus)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def rss(self) -> int:
+        """Its resident memory in bytes, 0 where the system does not tell."""
+        return machine.rss_bytes(self.pid) or 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+        self._log.close()
+
+    def _failed(self) -> RuntimeError:
+        self._log.seek(0)
+        return RuntimeError(
+            f"the {self.name} server did not start:\n{self._log.read().decode(errors='replace')[-4000:]}"
+        )
+
+
+class Echo(Server):
+    """The bare server, answering with these bytes by method."""
+
+    def __init__(self, replies: Mapping[str, bytes], cpus: list[int]) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({name: base64.b64encode(body).decode() for name, body in replies.items()}, file)
+            file.flush()
+            super().__init__("echo", ["-m", "benchmarks.echo", file.name], cpus, stdout=subprocess.PIPE)
+            port = self.process.stdout.readline().strip() if self.process.stdout else b""
+        if not port:
+            self.process.wait()
+            raise self._failed()
+        self.target = f"127.0.0.1:{int(port)}"
+
+
+class Atlas(Server):
+    """`atlas serve` with the benchmark's handlers and a store in memory."""
+
+    def __init__(self, cpus: list[int], *options: str) -> None:
+        port = _free_port()
+        command = [
+            *("-m", "atlas_grpc.cli", "serve", "--store", "memory://", "--handlers", str(HANDLERS)),
+            *("--grpc-address", f"127.0.0.1:{port}", "--http-address", "off"),
+            *("--slots", str(SLOTS), "--max-pending-jobs", "10000000", "--max-finished-jobs", "10000000"),
+            *("--max-store-bytes", "64GiB", "--log-level", "warning", *options),
+        ]
+        super().__init__("Atlas", command, cpus)
+        self.target = f"127.0.0.1:{port}"
+        self._await_port(port)
+
+    def _await_port(self, port: int) -> None:
+        give_up = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < give_up:
+            if self.process.poll() is not None:
+                break
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        self.process.kill()
+        self.process.wait()
+        raise self._failed()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
