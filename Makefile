@@ -54,10 +54,14 @@ check-proto: $(STAMP)
 
 gen: $(STAMP) ## write the generated files anew from proto/
 	$(BIN)/python proto/generate.py
+	$(BIN)/python proto/openapi.py
+	$(BIN)/python -m atlas_grpc.client._generate_sync
 	$(BIN)/python tests/meta/docs_tables.py
 
 check-gen: $(STAMP) ## say whether the generated files are up to date
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python proto/openapi.py --check
+	$(BIN)/python -m atlas_grpc.client._generate_sync --check
 	$(BIN)/python tests/meta/docs_tables.py --check
 
 fmt: $(STAMP) ## format the code and repair what the linter can

@@ -130,13 +130,10 @@ class InvalidArgument(AtlasError):
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         return cls(f"{first.field}: {first.description}{more}", violations=violations)
 
-
     def within(self, field: str) -> InvalidArgument:
         """The same for a request that is itself a field of a larger one."""
         inner = tuple(Violation(f"{field}.{one.field}", one.description) for one in self.violations)
-        return InvalidArgument(
-            f"{field}.{self.message}", reason=self.reason, metadata=self.metadata, violations=inner
-        )
+        return InvalidArgument(f"{field}.{self.message}", reason=self.reason, metadata=self.metadata, violations=inner)
 
 
 class NotFound(AtlasError):
@@ -343,7 +340,13 @@ class RetryIn(HandlerSignal):
     It counts against `max_attempts`.
     """
 
-    def __init__(self, delay: float | timedelta, message: str = "the handler asked for a retry", *, reason: str = "RETRY_REQUESTED") -> None:
+    def __init__(
+        self,
+        delay: float | timedelta,
+        message: str = "the handler asked for a retry",
+        *,
+        reason: str = "RETRY_REQUESTED",
+    ) -> None:
         super().__init__(delay, message, reason)
         self.delay = seconds(delay)
         self.message = message

@@ -54,7 +54,7 @@ OUTCOME_OF = {
 }
 """How an attempt ended, by the cause of the transition that left RUNNING."""
 
-_ENDED_BY_WORKER = frozenset({Cause.SUCCEEDED, Cause.ATTEMPT_FAILED, Cause.RELEASED, Cause.CANCELLED})
+_ENDED_BY_WORKER = frozenset({Cause.SUCCEEDED, Cause.ATTEMPT_FAILED, Cause.RELEASED})
 
 
 def submitted(spec: JobSpec) -> Job:
@@ -98,19 +98,22 @@ def holds(job: Job, fence: int) -> bool:
 
 
 def was_answered(job: Job, fence: int) -> bool:
-    """Whether the attempt with this token has ended by its worker's own word, so that a repeat of it is harmless."""
+    """Whether the attempt with this token has ended by its worker's own word, so that a repeat of it is harmless. Not
+    when it was cancelled: the worker may have agreed or may have been cut, and its late result must not be
+    acknowledged."""
     if job.fence != fence or job.state is State.RUNNING:
         return False
-    for step in reversed(job.history):
-        if step.cause in _ENDED_BY_WORKER:
-            return True
-        if step.cause is not Cause.BECAME_READY:
-            return False
+    history = job.history
+    for at in range(len(history) - 1, 0, -1):
+        if history[at - 1].state is State.RUNNING:
+            return history[at].cause in _ENDED_BY_WORKER
     return False
 
 
 def ended(job: Job, now: int, outcome: Outcome, rng: Random) -> Job:
-    """A running attempt ends as its worker says. A job whose cancellation was asked for is cancelled unless it succeeded."""
+    """A running attempt ends as its worker says. A job whose cancellation was asked for is cancelled unless it
+    succeeded.
+    """
     match outcome:
         case Succeeded(result):
             return _finish(job, now, State.SUCCESS, Cause.SUCCEEDED, None, result=result)
@@ -163,7 +166,11 @@ def cancelled(job: Job, now: int) -> Job:
     """The job ends by cancellation."""
     why = f": {job.cancel_reason}" if job.cancel_reason else ""
     return _finish(
-        job, now, State.CANCELLED, Cause.CANCELLED, Failure(Code.CANCELLED, "JOB_CANCELLED", f"the job was cancelled{why}")
+        job,
+        now,
+        State.CANCELLED,
+        Cause.CANCELLED,
+        Failure(Code.CANCELLED, "JOB_CANCELLED", f"the job was cancelled{why}"),
     )
 
 
@@ -174,6 +181,7 @@ def new_run(job: Job, now: int) -> Job:
         now,
         State.PENDING,
         Cause.RETRIED,
+        worker="",
         run=job.run + 1,
         attempt=0,
         failures=0,
@@ -191,8 +199,8 @@ def new_run(job: Job, now: int) -> Job:
 
 
 def on_timer(job: Job, now: int, rng: Random) -> Job | None:
-    """What time makes of a job whose `due` has come: the job after the step, the same job if nothing is due yet, or None
-    when its retention is over and it is to be deleted."""
+    """What time makes of a job whose `due` has come: the job after the step, the same job if nothing is due yet, or
+    None when its retention is over and it is to be deleted."""
     if job.due is None or job.due > now:
         return job
     if job.state.terminal:
@@ -329,9 +337,8 @@ def _wait(job: Job, now: int, cause: Cause, start: int, failure: Failure | None)
     )
 
 
-def _finish(
-    job: Job, now: int, state: State, cause: Cause, failure: Failure | None, result: Any = None
-) -> Job:
+def _finish(job: Job, now: int, state: State, cause: Cause, failure: Failure | None, result: Any = None) -> Job:
+    now = max(now, job.history[-1].time)
     return _step(
         job,
         now,
@@ -348,7 +355,14 @@ def _finish(
 
 
 def _step(
-    job: Job, now: int, state: State, cause: Cause, *, worker: str | None = None, failure: Failure | None = None, **changes: Any
+    job: Job,
+    now: int,
+    state: State,
+    cause: Cause,
+    *,
+    worker: str | None = None,
+    failure: Failure | None = None,
+    **changes: Any,
 ) -> Job:
     history = job.history
     now = max(now, history[-1].time)

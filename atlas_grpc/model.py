@@ -96,7 +96,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """The base of all records."""
 
 
-class Content(Record):
+class Content(Record, frozen=True):
     """A payload or a result: the UTF-8 text of a JSON value, or bytes of some media type."""
 
     data: bytes
@@ -111,7 +111,7 @@ class Content(Record):
 EMPTY_OBJECT = Content(b"{}")
 
 
-class Failure(Record):
+class Failure(Record, frozen=True):
     """Why something failed: what becomes a google.rpc.Status with an ErrorInfo of `reason`."""
 
     code: int
@@ -119,7 +119,7 @@ class Failure(Record):
     message: str
 
 
-class RetryPolicy(Record):
+class RetryPolicy(Record, frozen=True):
     """How failed attempts are retried; the rule is in `retry.py`."""
 
     max_attempts: int = 3
@@ -130,7 +130,7 @@ class RetryPolicy(Record):
     non_retryable: tuple[str, ...] = ()
 
 
-class JobSpec(Record):
+class JobSpec(Record, frozen=True):
     """What was asked for, with all defaults filled in. Never changes."""
 
     id: str
@@ -155,7 +155,7 @@ class JobSpec(Record):
     """The W3C trace context of the submitter, handed to the handler and the logs."""
 
 
-class Transition(Record):
+class Transition(Record, frozen=True):
     """One step in a job's life."""
 
     version: int
@@ -169,7 +169,7 @@ class Transition(Record):
     error: Failure | None = None
 
 
-class Job(Record):
+class Job(Record, frozen=True):
     """A job as a store keeps it: the spec, and the state that `lifecycle` moves."""
 
     spec: JobSpec
@@ -213,7 +213,7 @@ class Job(Record):
         return self.history[-1].time
 
 
-class Progress(Record):
+class Progress(Record, frozen=True):
     """What a handler last reported."""
 
     current: float
@@ -222,7 +222,7 @@ class Progress(Record):
     time: int = 0
 
 
-class LogLine(Record):
+class LogLine(Record, frozen=True):
     """One line that a handler logged; `offset` and `time` are given by the store."""
 
     severity: Severity
@@ -232,7 +232,7 @@ class LogLine(Record):
     time: int = 0
 
 
-class Ask(Record):
+class Ask(Record, frozen=True):
     """How many jobs of one type a worker can take now. `queues` None means any queue."""
 
     type: str
@@ -240,7 +240,7 @@ class Ask(Record):
     queues: frozenset[str] | None = None
 
 
-class Assignment(Record):
+class Assignment(Record, frozen=True):
     """A job in the hands of a worker."""
 
     job_id: str
@@ -260,13 +260,13 @@ class Assignment(Record):
     traceparent: str = ""
 
 
-class Succeeded(Record):
+class Succeeded(Record, frozen=True):
     """The handler returned."""
 
     result: Content
 
 
-class Failed(Record):
+class Failed(Record, frozen=True):
     """The handler failed."""
 
     failure: Failure
@@ -275,20 +275,20 @@ class Failed(Record):
     """The pause that the handler asked for instead of the policy's."""
 
 
-class Released(Record):
+class Released(Record, frozen=True):
     """The job goes back; the attempt does not count. `delay` must pass first."""
 
     delay: int = 0
 
 
-class Stopped(Record):
+class Stopped(Record, frozen=True):
     """The handler stopped because the job was cancelled."""
 
 
 Outcome = Succeeded | Failed | Released | Stopped
 
 
-class Report(Record):
+class Report(Record, frozen=True):
     """How an attempt ended, as its worker says."""
 
     job_id: str
@@ -296,7 +296,7 @@ class Report(Record):
     outcome: Outcome
 
 
-class Update(Record):
+class Update(Record, frozen=True):
     """What a running attempt tells about itself: progress, log lines or both."""
 
     job_id: str
@@ -305,7 +305,7 @@ class Update(Record):
     logs: tuple[LogLine, ...] = ()
 
 
-class TypeInfo(Record):
+class TypeInfo(Record, frozen=True):
     """What a handler announces about its job type. Schemas are JSON texts."""
 
     name: str

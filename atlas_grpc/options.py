@@ -5,6 +5,7 @@ Whoever needs an option with a flag, an environment variable and a TOML key decl
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
@@ -76,8 +77,6 @@ class Address(NamedTuple):
         """Whether only this machine can reach it. A name other than `localhost` is taken not to be."""
         if self.path or self.host == "localhost":
             return True
-        import ipaddress
-
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:

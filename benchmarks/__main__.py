@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -21,6 +22,7 @@ _MOST_CLIENTS = 4
 def main() -> int:
     """The program. Ends with 1 only when something could not be measured, whatever the figures are."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
     plan = QUICK if arguments.quick else FULL if arguments.full else NORMAL
     cpus = machine.cores()
     pinned = len(cpus) > 1 and machine.pin(0, cpus)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .report import Figure, Row, paired_ratio, percentile
+from .report import Figure, Row, percentile
 from .servers import Atlas, Echo, Server
 
 if TYPE_CHECKING:
@@ -102,18 +102,16 @@ class Bench:
         if self.plan.rounds > 1 and max(answer["client_cpu"] for answer in rounds["baseline"]) > 0.97:
             self.saturated.append(name)
         ours, theirs = (_figures(unit, scale, rounds[side]) for side in ("atlas", "baseline"))
-        more = {f"{key}": figure for key, figure in ours.items() if key != "rate"}
-        more |= {f"bare {key}": figure for key, figure in theirs.items() if key != "rate"}
-        ratio = paired_ratio(ours["rate"].values, theirs["rate"].values)
-        return Row(section, name, ours["rate"], theirs["rate"], ratio, more=more)
+        row = Row(section, name, ours.pop("rate"), theirs.pop("rate"), more=ours, baseline_more=theirs)
+        return row.compare()
 
 
 def _figures(unit: str, scale: float, answers: list[Answer]) -> dict[str, Figure]:
     figures = {"rate": Figure(unit, [answer["rate"] * scale for answer in answers])}
-    if answers[0]["latencies"]:
-        for name, share in (("p50", 0.50), ("p99", 0.99)):
-            figures[name] = Figure("ms", [percentile(answer["latencies"], share) / 1000 for answer in answers])
-    if all(answer["server_cpu"] and answer["rate"] for answer in answers):
-        costs = [answer["server_cpu"] * 1e6 / (answer["rate"] * scale) for answer in answers]
-        figures["CPU"] = Figure("µs each", costs)
+    timed = [answer["latencies"] for answer in answers if answer["latencies"]]
+    for name, share in (("p50", 0.50), ("p99", 0.99)) if timed else ():
+        figures[name] = Figure("ms", [percentile(latencies, share) / 1000 for latencies in timed])
+    costs = [answer["server_cpu"] * 1e6 / (answer["rate"] * scale) for answer in answers if answer["rate"]]
+    if any(costs):
+        figures["CPU"] = Figure("µs", costs)
     return figures

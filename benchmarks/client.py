@@ -183,7 +183,9 @@ async def _serve() -> None:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             command = json.loads(line)
             try:
-                answer = await getattr(client, command.pop("op"))(**command)
+                operation = getattr(client, command.pop("op"))
+                async with asyncio.timeout(command.pop("timeout")):
+                    answer = await operation(**command)
             except Exception:
                 answer = {"error": traceback.format_exc(limit=-4)}
             print(json.dumps(answer), flush=True)

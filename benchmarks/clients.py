@@ -14,6 +14,9 @@ from .servers import ROOT
 if TYPE_CHECKING:
     from .meter import Answer
 
+_TIMEOUT = 300
+"""Seconds after which a command counts as failed."""
+
 
 class ClientProcess:
     """One process that makes calls."""
@@ -31,7 +34,7 @@ class ClientProcess:
     def send(self, op: str, arguments: dict[str, Any]) -> None:
         """Starts a command."""
         if self._process.stdin:
-            self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")
+            self._process.stdin.write(json.dumps({"op": op, "timeout": _TIMEOUT, **arguments}) + "\n")
             self._process.stdin.flush()
 
     def receive(self) -> Answer:

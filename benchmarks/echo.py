@@ -20,7 +20,7 @@ from atlas_grpc import pb
 from .loops import run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     Handler = grpc.RpcMethodHandler[Any, Any]
 
@@ -66,7 +66,7 @@ def _handlers(replies: dict[str, str]) -> list[grpc.GenericRpcHandler]:
     ]
 
 
-async def serve(replies: dict[str, str], ready: Callable[[int], Awaitable[None] | None]) -> None:
+async def serve(replies: dict[str, str], ready: Callable[[int], None]) -> None:
     """Serves until it is cancelled."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 10_000)])
     server.add_generic_rpc_handlers(_handlers(replies))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-_NUMBERS = ("bare server", "Atlas", "ratio")
+_NUMBERS = ("baseline", "Atlas", "ratio")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass
 class Row:
-    """One line of the table. `ratio` is Atlas by the baseline, or by whatever `baseline` says."""
+    """One line of the table. `ratio` is Atlas by the baseline; `more` and `baseline_more` hold further figures."""
 
     section: str
     name: str
@@ -50,18 +50,28 @@ class Row:
     target: str = ""
     met: bool | None = None
     more: dict[str, Figure] = field(default_factory=dict)
-    note: str = ""
+    baseline_more: dict[str, Figure] = field(default_factory=dict)
+
+    def compare(self) -> Row:
+        """Sets the ratio: the median of the rounds' ratios, since what disturbs a round disturbs both of its halves."""
+        if self.atlas and self.baseline:
+            pairs = zip(self.atlas.values, self.baseline.values, strict=True)
+            self.ratio = median(ours / theirs for ours, theirs in pairs) if all(self.baseline.values) else None
+        return self
+
+    def promote(self, name: str) -> Row:
+        """Compares by one of the further figures, and shows the rates among those."""
+        if name in self.more and name in self.baseline_more:
+            for further, rate in ((self.more, self.atlas), (self.baseline_more, self.baseline)):
+                if rate:
+                    further["rate"] = rate
+            self.atlas, self.baseline = self.more.pop(name), self.baseline_more.pop(name)
+        return self.compare()
 
     def aim(self, target: str, reached: bool) -> Row:
         """Says what the issue asks for, and whether that was reached."""
         self.target, self.met = target, reached
         return self
-
-
-def paired_ratio(atlas: Sequence[float], baseline: Sequence[float]) -> float | None:
-    """The median of the rounds' ratios: what disturbs a round disturbs both of its halves alike."""
-    pairs = [a / b for a, b in zip(atlas, baseline, strict=True) if b]
-    return median(pairs) if pairs else None
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -72,10 +82,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def show(rows: Sequence[Row], environment: Mapping[str, str | int], notes: Sequence[str]) -> None:
     """Prints the table, wide enough for a log file."""
-    console = Console(width=None if Console().is_terminal else 170, highlight=False)
+    console = Console(width=None if Console().is_terminal else 180, highlight=False)
     console.print("  ".join(f"{name} {value}" for name, value in environment.items()), style="dim", soft_wrap=True)
     table = Table(title_justify="left", pad_edge=False, box=None, header_style="bold")
-    for heading in ("", "bare server", "Atlas", "ratio", "target", "", "more"):
+    for heading in ("", "baseline", "Atlas", "ratio", "target", "", "more (baseline → Atlas)"):
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
     section = ""
     for row in rows:
@@ -103,7 +113,6 @@ def as_json(
 
 def _cells(row: Row) -> list[str]:
     verdict = {None: "", True: "[green]met[/green]", False: "[red]missed[/red]"}[row.met]
-    more = [f"{name} {figure}" for name, figure in row.more.items()]
     return [
         f"  {row.name}",
         str(row.baseline or ""),
@@ -111,8 +120,12 @@ def _cells(row: Row) -> list[str]:
         "" if row.ratio is None else f"{row.ratio:.2f}",
         row.target,
         verdict,
-        ", ".join([*more, row.note] if row.note else more),
+        ", ".join(_pair(name, figure, row.baseline_more.get(name)) for name, figure in row.more.items()),
     ]
+
+
+def _pair(name: str, ours: Figure, theirs: Figure | None) -> str:
+    return f"{name} {_number(theirs.median)} → {_number(ours.median)} {ours.unit}" if theirs else f"{name} {ours}"
 
 
 def _number(value: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .bench import BATCH
-from .report import Figure, Row, paired_ratio
+from .report import Figure, Row
 from .servers import SLOTS
 
 if TYPE_CHECKING:
@@ -90,19 +90,15 @@ def latency(bench: Bench) -> list[Row]:
     with bench.echo() as echo, bench.atlas() as atlas:
         row = bench.compare(
             "latency",
-            "RunJob of a no-op job, 1 in flight",
+            "RunJob of a no-op job: p50, 1 in flight",
             "/s",
             lambda: bench.clients.call(
                 "run_jobs", target=atlas.target, pid=atlas.pid, seconds=plan.seconds, warmup=plan.warmup
             ),
             lambda: bench.unary(echo, wire.SUBMIT, ["submits", "noop"], 1),
         )
-    ours, theirs = row.more.pop("p50"), row.more.pop("bare p50")
-    ratio = paired_ratio(ours.values, theirs.values)
-    row.name += ": p50"
-    row.more["RunJob"], row.more["bare"] = row.atlas or Figure("/s"), row.baseline or Figure("/s")
-    row.atlas, row.baseline, row.ratio = ours, theirs, ratio
-    return [row.aim("≤ 2.5", (ratio or 0) <= 2.5)]
+    row.promote("p50")
+    return [row.aim("≤ 2.5 at p50", (row.ratio or 0) <= 2.5)]
 
 
 def drain(bench: Bench) -> list[Row]:
@@ -208,27 +204,15 @@ def growth(bench: Bench) -> list[Row]:
                 lambda: bench.unary(small, wire.GET, ["gets", few], lanes),
             ),
         ]
-        rows = [_by_cost(row) for row in rows]
+        rows = [row.promote("CPU") for row in rows]
         rounds = 1 if plan.rounds == 1 else 3
         ours, theirs = _drains(bench, large, rounds)[0], _drains(bench, small, rounds)[0]
-    claim = Row(section, "claim, run and finish a no-op job", _cost(ours), _cost(theirs))
-    claim.ratio = ours.median and theirs.median / ours.median
+    claim = Row(section, "claim, run and finish a no-op job", _cost(ours), _cost(theirs)).compare()
     return [row.aim("≤ 1.3", (row.ratio or 0) <= 1.3) for row in [*rows, claim]]
 
 
-def _by_cost(row: Row) -> Row:
-    """Compares what a call costs instead of how many there are."""
-    ours, theirs = row.more.pop("CPU", None), row.more.pop("bare CPU", None)
-    if ours and theirs:
-        row.atlas, row.baseline, row.ratio = ours, theirs, paired_ratio(ours.values, theirs.values)
-    else:
-        row.ratio = 1 / row.ratio if row.ratio else None
-    row.more = {}
-    return row
-
-
 def _cost(rate: Figure) -> Figure:
-    return Figure("µs each", [1e6 / value for value in rate.values])
+    return Figure("µs", [1e6 / value for value in rate.values])
 
 
 SECTIONS = {

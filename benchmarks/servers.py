@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +22,10 @@ ROOT = Path(__file__).parent.parent
 HANDLERS = Path(__file__).with_name("handlers.py")
 SLOTS = 256
 _START_TIMEOUT = 60.0
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ATLAS_")} | {
+    "PYTHONPATH": str(ROOT)
+}
+"""Without settings of the user's own."""
 
 
 class Server:
@@ -31,7 +36,11 @@ class Server:
         self.target = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         self.process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout or self._log, stderr=self._log
+            [sys.executable, *command],
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout or self._log,
+            stderr=self._log,
         )
         machine.pin(self.pid, cpus)
 
@@ -87,7 +96,7 @@ class Atlas(Server):
         port = _free_port()
         command = [
             *("-m", "atlas_grpc.cli", "serve", "--store", "memory://", "--handlers", str(HANDLERS)),
-            *("--grpc-address", f"127.0.0.1:{port}", "--http-address", "off"),
+            *("--config", os.devnull, "--grpc-address", f"127.0.0.1:{port}", "--http-address", "off"),
             *("--slots", str(SLOTS), "--max-pending-jobs", "10000000", "--max-finished-jobs", "10000000"),
             *("--max-store-bytes", "64GiB", "--log-level", "warning", *options),
         ]

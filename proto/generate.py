@@ -34,8 +34,9 @@ def generate(out: Path) -> None:
     if protoc.main(["protoc", *include, *grpc, *SERVICES]):
         raise SystemExit("protoc failed")
     for path in [*out.rglob("*.py"), *out.rglob("*.pyi")]:
-        rewrite = stub_relocated if path.suffix == ".pyi" else relocated
-        path.write_text(rewrite(path.read_text(), depth=len(path.relative_to(out).parts)))
+        text = path.read_text()
+        depth = len(path.relative_to(out).parts)
+        path.write_text(stub_relocated(text) if path.suffix == ".pyi" else relocated(text, depth))
     for folder in [out, *(p for p in out.rglob("*") if p.is_dir())]:
         (folder / "__init__.py").write_text(HEADER)
 
@@ -44,26 +45,36 @@ def relocated(text: str, depth: int) -> str:
     """The text of a generated module with its imports of sibling packages made relative to a root `depth` dots up."""
     root = "." * depth
     text = re.sub(r"^from (atlas|buf)(\.[\w.]+)? import", rf"from {root}\1\2 import", text, flags=re.MULTILINE)
-    text = re.sub(r"BuildTopDescriptorsAndMessages\(DESCRIPTOR, '[\w.]+', _globals\)",
-                  "BuildTopDescriptorsAndMessages(DESCRIPTOR, __name__, _globals)", text)
-    return text
+    return re.sub(
+        r"BuildTopDescriptorsAndMessages\(DESCRIPTOR, '[\w.]+', _globals\)",
+        "BuildTopDescriptorsAndMessages(DESCRIPTOR, __name__, _globals)",
+        text,
+    )
 
 
-def stub_relocated(text: str, depth: int) -> str:
+def stub_relocated(text: str) -> str:
     """The same for a type stub, which names siblings in full wherever it uses them."""
     return re.sub(r"(?<![\w./])(atlas\.v1|buf\.validate)\.(\w+_pb2)", r"atlas_grpc._gen.\1.\2", text)
 
 
 def files(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*.py*")) if p.suffix in {".py", ".pyi"}}
+    return {
+        str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*.py*")) if p.suffix in {".py", ".pyi"}
+    }
 
 
 def drift(have: dict[str, str], want: dict[str, str]) -> list[str]:
     """What differs between two generated trees, as lines of a unified diff."""
     lines: list[str] = []
     for name in sorted(have.keys() | want.keys()):
-        lines += difflib.unified_diff(have.get(name, "").splitlines(), want.get(name, "").splitlines(),
-                                      f"committed/{name}", f"generated/{name}", lineterm="", n=1)
+        lines += difflib.unified_diff(
+            have.get(name, "").splitlines(),
+            want.get(name, "").splitlines(),
+            f"committed/{name}",
+            f"generated/{name}",
+            lineterm="",
+            n=1,
+        )
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The command line: `atlas serve`, `atlas run`, `atlas watch` …
+"""The command line: `atlas serve`, `atlas run`, `atlas watch` and the other verbs.
 
 At import only click and the standard library are loaded; gRPC, rich and the server come when a verb needs them.
 """

@@ -82,9 +82,7 @@ def _request(line: bytes, template: pb.SubmitJobRequest) -> pb.SubmitJobRequest 
     return _own(template, fields)
 
 
-async def _submit(
-    client: Client, requests: Iterator[tuple[int, pb.SubmitJobRequest | AtlasError]], output: str
-) -> int:
+async def _submit(client: Client, requests: Iterator[tuple[int, pb.SubmitJobRequest | AtlasError]], output: str) -> int:
     report = _Report(output)
     try:
         while chunk := list(islice(requests, CHUNK)):

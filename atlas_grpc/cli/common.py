@@ -15,7 +15,7 @@ from .values import DURATION
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .. import Client
+    from ..client import Client
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +35,10 @@ def connected(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*, server: str, namespace: str, timeout: float, **more: Any) -> Any:
+        if not server or "\0" in server:
+            raise click.UsageError("--server (ATLAS_SERVER) must name a server")
+        if not (namespace.isascii() and namespace.isprintable()):  # gRPC carries nothing else in its metadata
+            raise click.UsageError("--namespace (ATLAS_NAMESPACE) must be printable ASCII")
         return function(Connection(server, namespace, timeout), **more)
 
     for option in (
@@ -67,12 +71,17 @@ def output_option(text: str) -> Callable[[F], F]:
     return click.option("--output", "-o", type=click.Choice(FORMATS), default="table", show_default=True, help=text)
 
 
+def quiet_grpc() -> None:
+    """Before gRPC is imported: what its core would print is said by us, once."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def perform(connection: Connection, work: Callable[[Client], Awaitable[int]]) -> int:
     """Runs `work` with a client and answers its exit code, or that of the error it ended with."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what the core would print is said by us, once
+    quiet_grpc()
     import asyncio
 
-    from .. import Client
+    from ..client import Client
     from ..errors import AtlasError
 
     async def session() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import exits
-from .common import DEFAULT_SERVER
+from .common import DEFAULT_SERVER, quiet_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,7 +24,9 @@ MOST = 50
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Print the completion script of a shell, job types of the server included.
+    """Print the completion script of a shell.
+
+    It completes verbs and options, and job types and ids by asking the server.
 
     \b
     Examples:
@@ -65,7 +67,7 @@ def _ask(ctx: click.Context, ask: Callable[[Client], Awaitable[list[str]]], inco
     import asyncio
     import os
 
-    os.environ["GRPC_VERBOSITY"] = "NONE"
+    quiet_grpc()
     from ..client import Client
 
     server = ctx.params.get("server") or os.environ.get("ATLAS_SERVER") or DEFAULT_SERVER

@@ -112,7 +112,9 @@ class Live:
         if update.transitions:
             self._bar.update(self._task, state=state_of(update.job))
             if update.transitions[-1].cause not in _EXPECTED:
-                self._bar.console.print(transition_text(update.transitions[-1]), markup=False, highlight=False, soft_wrap=True)
+                self._bar.console.print(
+                    transition_text(update.transitions[-1]), markup=False, highlight=False, soft_wrap=True
+                )
 
     def close(self) -> None:
         self._bar.stop()
@@ -135,7 +137,7 @@ def show_result(job: pb.Job) -> None:
         click.echo(dumps(value_of(job.result), indent=2 if sys.stdout.isatty() else None))
     elif kind == "result_data":
         sys.stdout.flush()
-        click.get_binary_stream("stdout").write(job.result_data.data)
+        sys.stdout.buffer.write(job.result_data.data)
 
 
 def fate_text(job: pb.Job) -> str:

@@ -19,6 +19,8 @@ NOT_READY = 1
 USAGE = 2
 JOB_CANCELLED = 3
 WAITED_TOO_LONG = 4
+NO_OUTPUT = 5
+"""The output could not be written, for instance to a full disk."""
 GRPC = 64
 """Plus the gRPC code."""
 INTERRUPTED = 130

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from typing import Any, TypeVar
 
-    from .. import Client
+    from ..client import Client
     from .display import Display
 
     T = TypeVar("T")
@@ -43,11 +43,12 @@ async def follow(client: Client, job_id: str, *, output: str, quiet: bool, wait:
 
 async def _to_the_end(client: Client, job_id: str, display: Display) -> pb.Job | None:
     last: pb.Job | None = None
-    async for event in client.watch(job_id, logs=True):
-        update = update_of(event)
-        display.update(update)
-        if update.HasField("job"):
-            last = update.job
+    async with client.watch(job_id) as events:
+        async for event in events:
+            update = update_of(event)
+            display.update(update)
+            if update.HasField("job"):
+                last = update.job
     return last
 
 

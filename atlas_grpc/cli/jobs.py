@@ -34,7 +34,9 @@ _FILTERS = (
 )
 _ids = click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=complete_jobs)
 _id = click.argument("id", shell_complete=complete_jobs)
-_if_version = click.option("--if-version", type=int, metavar="N", help="Only if the job's version is still N.")
+_if_version = click.option(
+    "--if-version", type=click.IntRange(1, 2**63 - 1), metavar="N", help="Only if the job's version is still N."
+)
 
 
 def filter_options(command: F) -> F:
@@ -73,7 +75,7 @@ def _show_job(message: pb.Job, output: str) -> None:
 @output_option("table: readable; json and jsonl: the job.")
 @connected
 def get(connection: Connection, id: str, wait: float, output: str) -> int:
-    """Print all of a job: its payload, attempts, result and error.
+    """Print all of a job.
 
     \b
     Examples:
@@ -135,20 +137,125 @@ async def _print_jobs(jobs: Any, limit: int, output: str) -> int:
     return exits.OK
 
 
-def _each(connection: Connection, ids: tuple[str, ...], output: str, act: Callable[[Client, str], Awaitable[JobHandle]]) -> int:
+def _each(
+    connection: Connection, ids: tuple[str, ...], act: Callable[[Client, str], Awaitable[JobHandle | None]], output: str
+) -> int:
     """Does it to every job, whatever becomes of the others; the first error gives the exit code."""
     from ..errors import AtlasError, Unavailable
 
-    done: list[pb.Job] = []
+    async def work(client: Client) -> int:
+        code, done = exits.OK, []
+        for job_id in ids:
+            try:
+                done.append((job_id, await act(client, job_id)))
+            except Unavailable:
+                raise  # nor will the others succeed
+            except AtlasError as err:
+                code = code or exits.grpc_exit(err.code)
+                exits.refused(err, connection.server)
+        _show_done(done, output, single=len(ids) == 1)
+        return code
+
+    return perform(connection, work)
+
+
+def _show_done(done: list[tuple[str, JobHandle | None]], output: str, *, single: bool) -> None:
+    changed = [job.message for _, job in done if job is not None]
+    if output == "table":
+        for job_id, job in done:
+            click.echo(f"{job_id}  {_fate(job) if job is not None else 'deleted'}")
+    elif output == "json" and single and changed:
+        show_json(changed[0])
+    elif changed or output == "json":
+        show_all(changed, output)
+
+
+def _fate(job: JobHandle) -> str:
+    return f"{job.state}, is being cancelled" if job.cancel_time and not job.state.terminal else str(job.state)
+
+
+@click.command()
+@_ids
+@click.option("--reason", default="", help="Why, for people; shown in the job's error.")
+@_if_version
+@output_option("table: id and state; json and jsonl: the job.")
+@connected
+def cancel(connection: Connection, ids: tuple[str, ...], reason: str, if_version: int | None, output: str) -> int:
+    """Stop jobs.
+
+    One that waits is CANCELLED at once; one that runs is told, and has a while to stop.
+
+    \b
+    Example:
+      atlas cancel 0197c0de-0000-7000-8000-000000000001 --reason "wrong input"
+    """
+
+    async def act(client: Client, job_id: str) -> JobHandle:
+        return await client.cancel(job_id, reason=reason, if_version=if_version)
+
+    return _each(connection, ids, act, output)
+
+
+@click.command()
+@_ids
+@_if_version
+@output_option("table: id and state; json and jsonl: the job.")
+@connected
+def retry(connection: Connection, ids: tuple[str, ...], if_version: int | None, output: str) -> int:
+    """Run finished jobs again.
+
+    They get fresh attempts and deadlines; their history is kept.
+
+    \b
+    Example:
+      atlas list --state FAILED -o jsonl | jq -r .id | xargs atlas retry
+    """
+
+    async def act(client: Client, job_id: str) -> JobHandle:
+        return await client.retry(job_id, if_version=if_version)
+
+    return _each(connection, ids, act, output)
+
+
+@click.command()
+@_ids
+@_if_version
+@connected
+def delete(connection: Connection, ids: tuple[str, ...], if_version: int | None) -> int:
+    """Delete finished jobs before their retention ends.
+
+    \b
+    Example:
+      atlas delete 0197c0de-0000-7000-8000-000000000001
+    """
+
+    async def act(client: Client, job_id: str) -> None:
+        await client.delete(job_id, if_version=if_version)
+
+    return _each(connection, ids, act, "table")
+
+
+@click.command()
+@_id
+@output_option("table: sentences; json and jsonl: the answer of ExplainJob.")
+@connected
+def explain(connection: Connection, id: str, output: str) -> int:
+    """Say why a job is where it is, and what happens next.
+
+    \b
+    Example:
+      atlas explain 0197c0de-0000-7000-8000-000000000001
+    """
 
     async def work(client: Client) -> int:
-        code = exits.OK
-        for id in ids:
-            try:
-                done.append((await act(client, id)).message)
-            except Unavailable:
-                raise
-            except AtlasError as err:
-                code = code or exits.refused(err, connection.server)
-        return code
-    ...
+        from .messages import explanation
+        from .render import explain_text
+
+        answer = explanation(await client.explain(id))
+        if output == "table":
+            show_lines(explain_text(answer, time.time()))
+        else:
+            (show_json if output == "json" else show_jsonl)(answer)
+        return exits.OK
+
+    return perform(connection, work)

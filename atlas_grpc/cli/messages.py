@@ -22,7 +22,11 @@ def update_of(event: JobEvent) -> pb.WatchJobResponse:
         update.transitions.append(_transition(event))
     elif isinstance(event, Progressed):
         report = event.progress
-        update.progress.current, update.progress.total, update.progress.message = report.current, report.total, report.message
+        update.progress.current, update.progress.total, update.progress.message = (
+            report.current,
+            report.total,
+            report.message,
+        )
         _set_time(update.progress, "update_time", report.update_time)
     elif isinstance(event, Logged):
         entry = update.logs.add(offset=event.offset, message=event.message, attempt=event.attempt)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .render import Row
 
 FORMATS = ("table", "json", "jsonl")
+GAP = 2
+LAST = 24
+"""Cells that the last column of a table has on a terminal, however narrow that is."""
 
 
 def show_lines(lines: Iterable[str]) -> None:
@@ -34,25 +37,27 @@ def show_table(head: Row, rows: Sequence[Row]) -> None:
 
 
 def _fitted(head: Row, rows: Sequence[Row]) -> str:
+    """Every column whole but the last, which is cut to what the terminal has left, though not below `LAST` cells."""
     import io
 
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from .render import STATE_COLOURS
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(head):
-        # What is copied (the id) and what is short stays whole; the last column gives way.
-        last = index == len(head) - 1
-        table.add_column(name, no_wrap=True, overflow="ellipsis" if last else "fold")
+    widths = [max(map(cell_len, cells)) for cells in zip(head, *rows, strict=True)]
+    taken = sum(widths[:-1]) + GAP * len(widths[:-1])
+    widths[-1] = min(widths[-1], max(shutil.get_terminal_size().columns - taken, LAST))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for name, width in zip(head, widths, strict=True):
+        table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*(Text(cell, style=STATE_COLOURS.get(cell, "")) for cell in row))
-    width = shutil.get_terminal_size().columns
-    console = Console(file=io.StringIO(), force_terminal=True, width=max(width, 40))
-    console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return] # it is the StringIO
+    text = io.StringIO()
+    Console(file=text, force_terminal=True, width=taken + widths[-1]).print(table)
+    return text.getvalue()
 
 
 def show_json(message: Message) -> None:

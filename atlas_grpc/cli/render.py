@@ -29,6 +29,8 @@ ATTEMPT_COLUMNS = ("RUN", "ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER", "ER
 PLAN_COLUMNS = ("ATTEMPT", "EARLIEST", "LATEST")
 STATE_COLOURS = {"PENDING": "yellow", "RUNNING": "cyan", "SUCCESS": "green", "FAILED": "red", "CANCELLED": "magenta"}
 
+_FREE = frozenset({"payload", "result", "labels", "payloadSchema", "resultSchema"})
+"""Fields that hold JSON of the user's making."""
 _INSTANTS = (
     "create_time",
     "start_time",
@@ -48,21 +50,23 @@ _PENDING = {
 
 def as_json(message: Message) -> dict[str, Any]:
     """The proto JSON of a message as REST gives it: lowerCamelCase, all fields, integral numbers as integers."""
-    found: dict[str, Any] = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
-    return {key: _integral(value) for key, value in found.items()}
+    found: dict[str, Any] = _plain(json_format.MessageToDict(message, always_print_fields_with_no_presence=True))
+    return found
 
 
 def value_of(value: Message) -> Any:
     """The JSON value that a `google.protobuf.Value` or `Struct` holds."""
-    return _integral(json_format.MessageToDict(value))
+    return _plain(json_format.MessageToDict(value), free=True)
 
 
-def _integral(value: Any) -> Any:
+def _plain(value: Any, *, free: bool = False) -> Any:
+    """Integral numbers as integers. The keys of a `free` object are sorted: a protobuf map has no order to keep."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, dict):
-        return {key: _integral(item) for key, item in value.items()}
-    return [_integral(item) for item in value] if isinstance(value, list) else value
+        items = sorted(value.items()) if free else value.items()
+        return {key: _plain(item, free=free or key in _FREE) for key, item in items}
+    return [_plain(item, free=free) for item in value] if isinstance(value, list) else value
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
@@ -95,6 +99,12 @@ def job_row(job: pb.Job, now: float) -> Row:
         _took(job, now),
         note(job, now),
     )
+
+
+def job_line(job: pb.Job, now: float) -> str:
+    """A job that changed, on one line."""
+    cells = (clock_time(job.update_time), job.id, f"{state_of(job):<9}", clean(job.type), note(job, now))
+    return "  ".join(cells).rstrip()
 
 
 def _took(job: pb.Job, now: float) -> str:
@@ -136,9 +146,11 @@ def seconds_of(moment: Timestamp | Duration) -> float:
 
 
 def span(seconds: float) -> str:
-    """A time span in at most two units: `250ms`, `3.4s`, `5m12s`, `3h4m`, `12d3h`."""
+    """A time span in at most two units: `0s`, `250ms`, `3.4s`, `5m12s`, `3h4m`, `12d3h`."""
+    if seconds <= 0:
+        return "0s"
     if seconds < 1:
-        return f"{max(seconds, 0) * 1000:.0f}ms"
+        return f"{seconds * 1000:.0f}ms"
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
@@ -257,7 +269,7 @@ def type_row(kind: pb.JobType) -> Row:
     timeout = format_duration(seconds_of(kind.attempt_timeout)) if kind.HasField("attempt_timeout") else "-"
     first = clean(kind.description.strip().partition("\n")[0])
     attempts = str(kind.retry_policy.max_attempts)
-    executor = _name(pb.JobType.Executor, kind.executor).lower()
+    executor = _name(pb.JobType.Executor, kind.executor).lower() if kind.executor else "-"
     return clean(kind.name), clean(kind.queue), executor, attempts, timeout, first
 
 
@@ -269,7 +281,8 @@ def clean_lines(text: str) -> list[str]:
 def type_text(kind: pb.JobType) -> list[str]:
     """All of a job type in readable lines."""
     lines = [f"{'Type:':<17}{clean(kind.name)}", f"{'Queue:':<17}{clean(kind.queue)}"]
-    lines.append(f"{'Executor:':<17}{_name(pb.JobType.Executor, kind.executor).lower()}")
+    if kind.executor:
+        lines.append(f"{'Executor:':<17}{_name(pb.JobType.Executor, kind.executor).lower()}")
     lines.append(f"{'Retries:':<17}{policy_text(kind.retry_policy)}")
     for name, found in _set(kind, ("attempt_timeout", "total_timeout")):
         lines += [f"{_title(name) + ':':<17}{format_duration(seconds_of(found))}"]

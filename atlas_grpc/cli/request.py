@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--data", "data_file", type=click.Path(path_type=Path), help="Send the bytes of this file as payload."),
+    click.option(
+        "--data", "data_file", type=click.Path(path_type=Path), help="Send the bytes of this file as payload."
+    ),
     click.option("--content-type", default="", help="The media type of --data."),
     click.option("--queue", help="The queue to wait in.  [default: that of the type]"),
     click.option("--label", "-l", "labels", type=PAIR, multiple=True, help="A name and value of yours, to filter by."),
@@ -71,7 +74,7 @@ def order_of(given: dict[str, Any]) -> Order:
     rest = dict(given)
     kind, words = rest.pop("type") or "", rest.pop("payload")
     file, content_type = rest.pop("data_file"), rest.pop("content_type")
-    payload = read_payload(words, file, content_type, lambda: click.get_text_stream("stdin", encoding="utf-8"))
+    payload = read_payload(words, file, content_type, lambda: sys.stdin.buffer)
     if rest["delay"] is not None and rest["start_time"] is not None:
         raise click.UsageError("give either --delay or --at")
     chosen = {name: value for name, value in rest.items() if value is not None and value != ()}

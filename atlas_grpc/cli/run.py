@@ -31,10 +31,11 @@ _FORMATS = "table: the result; json: the job, at its end; jsonl: every message o
 @output_option(_FORMATS)
 @connected
 def run(connection: Connection, wait: float | None, quiet: bool, output: str, **given: Any) -> int:
-    """Submit a job, show it live and print its result; ends with the job's own fate.
+    """Submit a job, show it live and print its result.
 
-    Exit codes: 0 success, 1 the job failed, 3 it was cancelled, 4 waited too long, 64 + n for a gRPC error of code n.
-    Ctrl-C detaches (exit 130): the job goes on, and `atlas watch ID` shows it again. PAYLOAD is as for `atlas submit`.
+    It ends with the job's own fate: exit 0 success, 1 the job failed, 3 it was cancelled, 4 waited too long, 64 + n for
+    a gRPC error of code n. Ctrl-C detaches (exit 130): the job goes on, and `atlas watch ID` shows it again. PAYLOAD is
+    as for `atlas submit`.
 
     \b
     Examples:
@@ -85,10 +86,10 @@ def watch(
     output: str,
     **given: Any,
 ) -> int:
-    """Follow one job to its end, or all that match the filters until Ctrl-C.
+    """Follow one job, or many.
 
-    Following one job prints and exits as `atlas run` does. Following many prints each matching job, then each again
-    when it changes.
+    Following one job prints and exits as `atlas run` does. Following many prints each job that
+    matches the filters, then each again when it changes, until Ctrl-C.
 
     \b
     Examples:

@@ -93,7 +93,7 @@ def serve(config_file: Path | None, **flags: object) -> int:
 
 @click.group()
 def config() -> None:
-    """Show the server's configuration and where it comes from.
+    """Show the configuration and where it comes from.
 
     \b
     Examples:
@@ -135,7 +135,9 @@ def show(output: str, config_file: Path | None, **flags: object) -> int:
 @config.command()
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The TOML file.")
 def path(config_file: Path | None) -> int:
-    """Print the path of the TOML file that a server would read; exit 1 if there is none.
+    """Print the path of the file that a server would read.
+
+    Exit code 1 if there is none.
 
     \b
     Example:
@@ -162,7 +164,8 @@ def defaults() -> int:
         lines += ["", f"[{group}]"] if lines else [f"[{group}]"]
         for option in OPTIONS.values():
             if option.spec.group == group:
-                lines += [f"# {option.spec.help}", f"{option.name} = {_toml(option)}"]
+                example = f" For instance: {option.spec.example}" if option.spec.example else ""
+                lines += [f"# {option.spec.help}{example}", f"{option.name} = {_toml(option)}"]
     click.echo("\n".join(lines))
     return exits.OK
 

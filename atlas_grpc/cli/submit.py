@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @type_argument(required=False)
-@click.option("--from", "source", type=click.File("rb"), help="Submit a job for each JSON line of this file, - is stdin.")
-@click.option("--count", type=click.IntRange(1, 1_000_000), default=1, metavar="N", help="Submit the job so many times.")
+@click.option(
+    "--from", "source", type=click.File("rb"), help="Submit a job for each JSON line of this file, - is stdin."
+)
+@click.option(
+    "--count", type=click.IntRange(1, 1_000_000), default=1, metavar="N", help="Submit the job so many times."
+)
 @click.option("--validate-only", is_flag=True, help="Check only: print the effective policy and the retry timetable.")
 @job_options
 @click.option(
@@ -81,7 +85,9 @@ def _exclude(option: str, others: dict[str, Any]) -> None:
 
 async def submit_one(client: Client, order: Order, *, validate_only: bool = False) -> JobHandle:
     """Submits one job, and says so when it was there already. Raises AtlasError."""
-    job = await client.submit(order.type, order.body, **order.options, validate_only=validate_only)
+    options = order.options.copy()
+    options["validate_only"] = validate_only
+    job = await client.submit(order.type, order.body, **options)
     if job.deduplicated:
         exits.say("the request id names a job that was submitted before; no new one was made")
     return job

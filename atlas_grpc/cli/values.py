@@ -71,7 +71,7 @@ class Payload(NamedTuple):
     content_type: str = ""
 
 
-def read_payload(words: Sequence[str], file: Path | None, content_type: str, stdin: Callable[[], IO[str]]) -> Payload:
+def read_payload(words: Sequence[str], file: Path | None, content_type: str, stdin: Callable[[], IO[bytes]]) -> Payload:
     """The payload of the arguments: `{json}`, `@file`, `-` or `key=value` …; none means an empty object.
 
     Raises click.UsageError.
@@ -87,9 +87,9 @@ def read_payload(words: Sequence[str], file: Path | None, content_type: str, std
     return Payload(read_pairs(words))
 
 
-def _read_object(word: str, stdin: Callable[[], IO[str]]) -> dict[str, Any]:
+def _read_object(word: str, stdin: Callable[[], IO[bytes]]) -> dict[str, Any]:
     if word == "-":
-        return parse_object(_read_text(stdin), "the standard input")
+        return parse_object(_decode(stdin().read(), "the standard input"), "the standard input")
     if word.startswith("@"):
         return parse_object(_decode(_read_bytes(word[1:]), word[1:]), word[1:])
     return parse_object(word, "the payload")
@@ -109,13 +109,6 @@ def _decode(data: bytes, name: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise click.UsageError(f"{name}: is not UTF-8 text") from None
-
-
-def _read_text(stdin: Callable[[], IO[str]]) -> str:
-    try:
-        return stdin().read()
-    except UnicodeDecodeError:
-        raise click.UsageError("the standard input is not UTF-8 text") from None
 
 
 def parse_object(text: str, name: str) -> dict[str, Any]:

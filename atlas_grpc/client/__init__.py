@@ -19,13 +19,15 @@ from ._events import (
 )
 from ._handle import JobHandle
 from ._job import Attempt, Error, Explanation, Job, JobState, JobType, PlannedAttempt, Progress
+from ._patience import Patience
 from ._portal import SyncStream
 from ._requests import FilterOptions, SubmitOptions, new_job
-from ._resume import Patience
 from ._stream import Stream
 from ._sync import SyncClient, SyncJobHandle
+from ._transport import CHANNEL_OPTIONS
 
 __all__ = [
+    "CHANNEL_OPTIONS",
     "Attempt",
     "Client",
     "Error",

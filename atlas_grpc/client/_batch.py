@@ -59,16 +59,17 @@ class Submitter:
             await asyncio.wait([self._draining])
 
     async def _gathered(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[pb.SubmitJobResponse] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(request, request.ByteSize(), answer))
+        limit = asyncio.timeout(self._transport.timeout)
         try:
-            async with asyncio.timeout(self._transport.timeout) as limit:
+            async with limit:
                 return await answer
         except TimeoutError:
             if not limit.expired():
                 raise
-            msg = f"the submit was not answered within {self._transport.timeout:g} s"
-            raise errors.DeadlineExceeded(msg) from None
+            took = f"{self._transport.timeout:g} s"
+            raise errors.DeadlineExceeded(f"the submit was not answered within {took}") from None
 
     async def _drain(self) -> None:
         batch: list[_Waiting] = []
@@ -104,7 +105,8 @@ async def submit_batch(transport: Transport, requests: Sequence[pb.SubmitJobRequ
     """Submits jobs in one call: an answer or an error for each, in order. When the call fails, its error for each."""
     try:
         if len(requests) == 1:
-            return [await transport.call(transport.stub.SubmitJob, requests[0])]
+            lone = await transport.call(transport.stub.SubmitJob, requests[0])
+            return [lone]
         answer = await transport.call(transport.stub.SubmitJobs, pb.SubmitJobsRequest(requests=requests))
     except errors.AtlasError as err:
         return [copy.copy(err) for _ in requests]
@@ -114,8 +116,10 @@ async def submit_batch(transport: Transport, requests: Sequence[pb.SubmitJobRequ
 
 
 async def submit_all(transport: Transport, requests: Iterable[pb.SubmitJobRequest]) -> list[Outcome]:
-    """Submits any number of jobs, in as many calls as they need, one after the other. A call that the server could not
-    be reached for ends the series: the rest has the same error."""
+    """Submits any number of jobs, in as many calls as they need, one after the other.
+
+    A call that does not reach the server ends the series: the rest has the same error.
+    """
     outcomes: list[Outcome] = []
     failed: errors.AtlasError | None = None
     for batch in _batches(requests):

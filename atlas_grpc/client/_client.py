@@ -6,14 +6,17 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from .. import errors, pb
 from ..errors import seconds
 from ._batch import Submitter, submit_all
 from ._events import JobEvent, JobsEvent, Restarted, job_events, jobs_events
 from ._handle import JobHandle
 from ._job import Explanation, Job, JobState, JobType, explanation_of, succeeded
+from ._patience import Patience
 from ._requests import FilterOptions, SubmitOptions, job_filter, job_id, new_job
-from ._resume import JobCursor, JobsCursor, Patience, follow
+from ._resume import JobCursor, JobsCursor, follow
 from ._stream import Stream
 from ._transport import NAMESPACE, Transport
 from ._values import Payload, Span, to_duration
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
     from typing import Self, Unpack
 
-    import grpc
     from grpc import aio
 
 PAGE_SIZE = 500
@@ -40,11 +42,14 @@ class Client:
     that is not a stream ends after `timeout` seconds; until then it is repeated while the server cannot be reached,
     which is safe because every submit carries a request id.
 
-    Streams (`watch`, `watch_all`, `run`, and `wait` and `result`, which are built on them) have no deadline of their own.
-    When one is cut they resume it where it stopped, without gap or repeat, and give up after `reconnect_timeout` seconds
-    of continuous failure with the last error.
+    Streams (`watch`, `watch_all`, `run`, and `wait` and `result`, which are built on them) have no deadline of their
+    own. When one is cut they resume it where it stopped, without gap or repeat, and give up with the last error after
+    `reconnect_timeout` seconds of continuous failure.
 
     Wherever a job is asked for, its id or any `Job` will do. Time spans are seconds or a timedelta.
+
+    A `channel` of your own is used as it is and not closed; give it the options of `CHANNEL_OPTIONS`, or calls are not
+    repeated.
     """
 
     def __init__(
@@ -65,15 +70,14 @@ class Client:
         """Nothing is sent yet.
 
         `metadata` goes with every call, for instance `{"authorization": "Bearer …"}`. `tls` verifies the server by the
-        roots of gRPC; `credentials` are for anything else. A stream that is silent for `heartbeat_timeout` counts as cut.
-        With `wait_for_ready`, calls wait for a server that is away until their timeout, instead of failing after four
-        tries. `channel` is used instead of an own one and not closed; `patience` replaces the two stream timeouts, with
-        a clock and random numbers of your own.
+        roots of gRPC; `credentials` are for anything else. A stream that is silent for `heartbeat_timeout` counts as
+        cut. With `wait_for_ready`, calls wait for a server that is away or drains until their timeout, instead of
+        failing after four tries. `patience` replaces the two stream timeouts, with a clock and random numbers of your
+        own.
         """
         if tls and credentials is None:
-            import grpc
-
             credentials = grpc.ssl_channel_credentials()
+        self._patience = patience or Patience(limit=seconds(reconnect_timeout), silence=seconds(heartbeat_timeout))
         self._transport = Transport(
             target,
             timeout=seconds(timeout),
@@ -81,8 +85,8 @@ class Client:
             credentials=credentials,
             channel=channel,
             wait_for_ready=wait_for_ready,
+            patience=self._patience,
         )
-        self._patience = patience or Patience(limit=seconds(reconnect_timeout), silence=seconds(heartbeat_timeout))
         self._submitter = Submitter(self._transport)
         self._handle_type: Callable[[Any, pb.Job, pb.SubmitJobResponse | None], JobHandle] = JobHandle
         self._owner: Any = self
@@ -124,8 +128,8 @@ class Client:
     async def run(self, type: str, payload: Payload = None, **options: Unpack[SubmitOptions]) -> JobHandle:
         """Stores a job and waits for its success; its `output` is what the handler returned.
 
-        Takes what `submit` takes, without `validate_only`. Cancelling this leaves the job running. A cut, or a restart of
-        the server, is survived: before the job is known it is submitted again with the same request id.
+        Takes what `submit` takes, without `validate_only`. Cancelling this leaves the job running. A cut, or a restart
+        of the server, is survived: before the job is known it is submitted again with the same request id.
 
         Raises what `submit` raises; JobFailed and JobCancelled, which hold the job, when it ends otherwise.
         """
@@ -136,15 +140,15 @@ class Client:
     def run_events(
         self, type: str, payload: Payload = None, *, include_logs: bool = True, **options: Unpack[SubmitOptions]
     ) -> Stream[JobEvent]:
-        """Stores a job and tells its life as `watch` does. The job is in each `Transitioned`; it may end in any state."""
+        """Stores a job and tells its life as `watch` does: each `Transitioned` holds it. It may end in any state."""
         return self._events(self._run_cursor(type, payload, options, include_logs=include_logs, gapless=True))
 
     async def get(self, job: str | Job, *, wait: Span = 0.0, full: bool = True) -> JobHandle:
         """Reads a job. Raises JobNotFound.
 
-        With `wait`, the server answers when the job is terminal or so much time has passed (up to 10 minutes), whichever
-        is first: one unary call, for where streams do not pass. `wait()` is better where they do: it notices a server
-        that has gone. Without `full`, payload and result are left out.
+        With `wait`, the server answers when the job is terminal or so much time has passed (up to 10 minutes),
+        whichever is first: one unary call, for where streams do not pass. `wait()` is better where they do: it notices
+        a server that has gone. Without `full`, payload and result are left out.
         """
         view = pb.JOB_VIEW_FULL if full else pb.JOB_VIEW_BASIC
         request = pb.GetJobRequest(id=job_id(job), view=view)
@@ -173,10 +177,10 @@ class Client:
         return Stream(self._list(request, limit))
 
     def watch(self, job: str | Job, *, resume_token: str = "", include_logs: bool = True) -> Stream[JobEvent]:
-        """Follows a job to its end: every transition in order, without gap or repeat, with progress and log lines between.
+        """Follows a job to its end: every transition in order, without gap or repeat, and progress and logs between.
 
-        It starts with the job's history and ends after its terminal state, or at once when it was told before. With the
-        `resume_token` of an event it goes on from there.
+        It starts with the job's history and ends after its terminal state. With the `resume_token` of an event it goes
+        on from there.
 
         Raises JobNotFound; ResumeTokenExpired when a part of the history that was not told yet is no longer kept.
         """
@@ -189,9 +193,9 @@ class Client:
         """Follows all jobs that match: first those that are there, then `Synced`, then each again when it changes.
 
         The filters are those of `FilterOptions`. With `ids` it ends when all of them are terminal or deleted, otherwise
-        never. A job that changes fast is told with its latest state, not with each. `Restarted` says that the server could
-        not continue after a cut and tells the snapshot again. `skip_snapshot` begins with what changes from now on;
-        instead of `Restarted`, ResumeTokenExpired is raised then.
+        never. A job that changes fast is told with its latest state, not with each. `Restarted` says that the server
+        could not continue after a cut and tells the snapshot again. `skip_snapshot` begins with what changes from now
+        on; instead of `Restarted`, ResumeTokenExpired is raised then.
         """
         request = pb.WatchJobsRequest(
             filter=job_filter(**filter), resume_token=resume_token, skip_snapshot=skip_snapshot
@@ -232,7 +236,7 @@ class Client:
         Raises JobNotFound; JobNotTerminal; VersionMismatch when its version is not `if_version`.
         """
         request = pb.RetryJobRequest(id=job_id(job), if_version=if_version)
-        return self._view((await self._transport.call(self._transport.stub.RetryJob, request)).job)
+        return self._view((await self._transport.call(self._transport.stub.RetryJob, request, repeatable=False)).job)
 
     async def delete(self, job: str | Job, *, if_version: int | None = None) -> None:
         """Deletes a terminal job before its retention ends.
@@ -240,7 +244,7 @@ class Client:
         Raises JobNotFound; JobNotTerminal; VersionMismatch when its version is not `if_version`.
         """
         request = pb.DeleteJobRequest(id=job_id(job), if_version=if_version)
-        await self._transport.call(self._transport.stub.DeleteJob, request)
+        await self._transport.call(self._transport.stub.DeleteJob, request, repeatable=False)
 
     async def explain(self, job: str | Job) -> Explanation:
         """Says why a job is where it is: what it waits for, what stands before it, what happens next and when."""
@@ -282,8 +286,8 @@ class Client:
                 for event in jobs_events(update, cursor.before):
                     yield event
 
-    async def _finish(self, cursor: JobCursor, timeout: Span | None = None) -> None:
-        limit = asyncio.timeout(None if timeout is None else seconds(timeout))
+    async def _finish(self, cursor: JobCursor, time_left: Span | None = None) -> None:
+        limit = asyncio.timeout(None if time_left is None else seconds(time_left))
         try:
             async with limit, aclosing(follow(cursor, self._patience)) as updates:
                 async for _ in updates:
@@ -292,8 +296,8 @@ class Client:
         except TimeoutError:
             if not limit.expired():
                 raise
-            msg = f"job {cursor.job.id!r} was not terminal in time"
-            raise errors.DeadlineExceeded(msg, metadata={"job_id": cursor.job.id}) from None
+            known = {"job_id": cursor.job.id}
+            raise errors.DeadlineExceeded(f"job {cursor.job.id!r} was not terminal in time", metadata=known) from None
 
     async def _list(self, request: pb.ListJobsRequest, limit: int | None) -> AsyncGenerator[JobHandle, None]:
         left = limit

@@ -3,7 +3,8 @@
     python -m atlas_grpc.client._generate_sync          writes it
     python -m atlas_grpc.client._generate_sync --check  fails when it is not what this would write
 
-Nothing is said twice by hand: each public method becomes one that runs its coroutine in the portal, or wraps its stream.
+Nothing is said twice by hand: each public method becomes one that runs its coroutine in the portal, or wraps its
+stream.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from .. import errors, pb
     from ._events import JobEvent, JobsEvent
     from ._job import Explanation, JobType
+    from ._patience import Patience
     from ._requests import FilterOptions, SubmitOptions
-    from ._resume import Patience
     from ._values import Payload, Span
 
 
@@ -68,10 +69,11 @@ class SyncJobHandle(Job):
         self._portal = client._portal
 '''
 
-OPEN = '''        self._async = Client({arguments})
+OPEN = """        self._async = Client(
+{arguments}        )
         self._async._owner, self._async._handle_type = self, cast("Any", SyncJobHandle)
         super().__init__(self._async.close)
-'''
+"""
 
 ASYNC_ONLY = {"channel"}
 PORTALED = {"close"}
@@ -84,7 +86,12 @@ def generate() -> str:
     """The text of `_sync.py`."""
     client, handle = _class("_client.py", "Client"), _class("_handle.py", "JobHandle")
     init = next(method for method in _methods(client) if method.name == "__init__")
-    parts = [HEADER, _signature(init), _doc(init), OPEN.format(arguments=_arguments(init))]
+    parts = [
+        HEADER,
+        _signature(init),
+        _doc(init),
+        OPEN.format(arguments="".join(f"            {one},\n" for one in _arguments(init))),
+    ]
     parts += [_method(method) for method in _methods(client) if not method.name.startswith("_")]
     parts.append(HANDLE)
     parts += [_method(method) for method in _methods(handle) if not method.name.startswith("_")]
@@ -102,14 +109,11 @@ def _methods(cls: ast.ClassDef) -> list[Method]:
 
 def _method(method: Method) -> str:
     result = ast.unparse(method.returns) if method.returns else "None"
-    call = f"self._async.{method.name}({_arguments(method)})"
-    if isinstance(method, ast.AsyncFunctionDef):
-        value = f"self._portal.run({call})"
-    else:
-        value = f"SyncStream(self._portal, {call})"
+    work = f"        work = self._async.{method.name}({', '.join(_arguments(method))})\n"
+    value = "self._portal.run(work)" if isinstance(method, ast.AsyncFunctionDef) else "SyncStream(self._portal, work)"
     if "JobHandle" in result:
         value = f'cast("{_sync(result)}", {value})'
-    return f"{_signature(method)}{_doc(method)}        {'' if result == 'None' else 'return '}{value}\n"
+    return f"{_signature(method)}{_doc(method)}{work}        {'' if result == 'None' else 'return '}{value}\n"
 
 
 def _signature(method: Method) -> str:
@@ -126,8 +130,8 @@ def _signature(method: Method) -> str:
 
 
 def _defaults(args: list[ast.arg], defaults: list[ast.expr]) -> list[tuple[ast.arg, ast.expr | None]]:
-    missing: list[ast.expr | None] = [None] * (len(args) - len(defaults))
-    return list(zip(args, missing + defaults, strict=True))
+    missing = [None] * (len(args) - len(defaults))
+    return list(zip(args, [*missing, *defaults], strict=True))
 
 
 def _parameter(arg: ast.arg, default: ast.expr | None) -> str:
@@ -141,12 +145,12 @@ def _literal(node: ast.expr) -> str:
     return '"' + text[1:-1] + '"' if text.startswith("'") else text
 
 
-def _arguments(method: Method) -> str:
+def _arguments(method: Method) -> list[str]:
     spec = method.args
     passed = [arg.arg for arg in spec.args if arg.arg != "self"]
     passed += [f"{arg.arg}={arg.arg}" for arg in spec.kwonlyargs if arg.arg not in ASYNC_ONLY]
     passed += [f"**{spec.kwarg.arg}"] if spec.kwarg else []
-    return ", ".join(passed)
+    return passed
 
 
 def _sync(annotation: str) -> str:

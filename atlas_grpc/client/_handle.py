@@ -35,7 +35,7 @@ class JobHandle(Job):
         return await self._client.wait(self, timeout=timeout)
 
     async def result(self, *, timeout: Span | None = None) -> Any:
-        """Waits for it and returns what its handler returned. Raises JobFailed, JobCancelled, and what `wait` raises."""
+        """Waits for it and returns what its handler returned. Raises JobFailed, JobCancelled and what `wait` raises."""
         return await self._client.result(self, timeout=timeout)
 
     def watch(self, *, resume_token: str = "", include_logs: bool = True) -> Stream[JobEvent]:

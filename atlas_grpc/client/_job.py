@@ -6,8 +6,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from google.rpc.status_pb2 import Status
-
 from .. import pb
 from ..errors import JobCancelled, JobFailed
 from ..status import reason_of
@@ -16,6 +14,8 @@ from ._values import instant, struct_to_python, to_python
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
+    from google.rpc.status_pb2 import Status
+
 
 class JobState(StrEnum):
     """Where a job is in its life. Members are strings: `job.state == "SUCCESS"` holds too."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent import futures
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ..errors import Cancelled
@@ -55,34 +56,35 @@ class Portal:
             if cls._users or cls._shared is None:
                 return
             portal, cls._shared = cls._shared, None
-        portal._close()
+        portal.end()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> futures.Future[T]:
-        """Runs a coroutine in the background. Raises RuntimeError in the loop's own thread, and when it has ended."""
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine and waits for it. What interrupts the wait, as Ctrl-C does, cancels the coroutine.
+
+        Raises Cancelled when the client is closed meanwhile; RuntimeError when it was before, or in the loop's own
+        thread.
+        """
+        call = _Call(work)
+        try:
+            return self._start(call).result()
+        except futures.CancelledError:
+            raise Cancelled("the client was closed") from None
+        except Exception:
+            raise
+        except BaseException:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call.give_up)
+            raise
+
+    def _start(self, call: _Call[T]) -> futures.Future[T]:
         with self._lock:
             if self.closed or threading.current_thread() is self._thread:
-                work.close()
-                msg = "the client is closed" if self.closed else "a SyncClient cannot be used in its own event loop"
-                raise RuntimeError(msg)
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+                call.work.close()
+                raise RuntimeError("the client is closed, or used in its own event loop")
+            future = asyncio.run_coroutine_threadsafe(call.run(), self._loop)
             self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine and waits for it. What interrupts the wait, as Ctrl-C does, cancels the coroutine."""
-        return self.wait(self.start(work))
-
-    def wait(self, future: futures.Future[T]) -> T:
-        """Waits for what `start` returned. Raises Cancelled when the client was closed meanwhile."""
-        try:
-            return future.result()
-        except futures.CancelledError:
-            msg = "the client was closed"
-            raise Cancelled(msg) from None
-        except BaseException:
-            future.cancel()
-            raise
 
     def _run_loop(self) -> None:
         asyncio.run(self._until_closed())
@@ -92,7 +94,8 @@ class Portal:
         self._started.set_result(asyncio.get_running_loop())
         await self._ended.wait()
 
-    def _close(self) -> None:
+    def end(self) -> None:
+        """Ends the thread. What is still waited for raises Cancelled."""
         with self._lock:
             self.closed = True
         self._loop.call_soon_threadsafe(self._ended.set)
@@ -100,6 +103,27 @@ class Portal:
         # Work that was handed over in the loop's last moment never ran.
         for future in tuple(self._pending):
             future.cancel()
+
+
+class _Call(Generic[T]):
+    """A coroutine that can be given up before, while and after it is handed to the loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    async def run(self) -> T:
+        self._task = asyncio.current_task()
+        if self._given_up:
+            self.work.close()
+            raise asyncio.CancelledError
+        return await self.work
+
+    def give_up(self) -> None:
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class Portaled:
@@ -138,7 +162,6 @@ class SyncStream(Generic[T]):
     def __init__(self, portal: Portal, source: Stream[T]) -> None:
         self._portal = portal
         self._source = source
-        self._lock = threading.Lock()
         self._closed = False
         self._reading: asyncio.Task[Any] | None = None
 
@@ -146,12 +169,10 @@ class SyncStream(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        with self._lock:
-            if self._closed:
-                raise StopIteration
-            reading = self._portal.start(self._read())
+        if self._closed:
+            raise StopIteration
         try:
-            return self._portal.wait(reading)
+            return self._portal.run(self._read())
         except StopAsyncIteration:
             raise StopIteration from None
         except Cancelled:
@@ -161,12 +182,9 @@ class SyncStream(Generic[T]):
 
     def close(self) -> None:
         """Ends the stream and its call; a thread that waits for the next item sees the end. May be repeated."""
-        with self._lock:
-            if self._closed or self._portal.closed:
-                return
+        if not self._closed and not self._portal.closed:
             self._closed = True
-            closing = self._portal.start(self._end())
-        self._portal.wait(closing)
+            self._portal.run(self._end())
 
     def __enter__(self) -> Self:
         return self

@@ -112,7 +112,7 @@ def job_filter(**options: Unpack[FilterOptions]) -> pb.JobFilter:
         labels=options.get("labels"),
     )
     for name in ("create_time_from", "create_time_before"):
-        value = options.get(name)
+        value: Any = options.get(name)
         if value is not None:
             getattr(chosen, name).CopyFrom(to_timestamp(f"filter.{name}", value))
     return chosen
@@ -142,18 +142,18 @@ def _set_payload(request: pb.SubmitJobRequest, payload: Payload, content_type: s
 
 def _set_option(request: pb.SubmitJobRequest, name: str, value: object) -> None:
     if name not in SubmitOptions.__annotations__:
-        msg = f"unknown option {name!r}"
-        raise TypeError(msg)
+        raise TypeError(f"unknown option {name!r}")
     target: Message = request.retry_policy if name in _RETRY_FIELDS else request
     field = _RENAMED.get(name, name)
     kind = target.DESCRIPTOR.fields_by_name[field].message_type
+    wire = _wire(field, kind.full_name if kind else "", value)
     try:
-        target.MergeFrom(type(target)(**{field: _wire(field, kind and kind.full_name, value)}))
+        target.MergeFrom(type(target)(**{field: wire}))
     except (ValueError, OverflowError):
         raise InvalidArgument.of(field, "does not fit its field") from None
 
 
-def _wire(field: str, kind: str | None, value: Any) -> Any:
+def _wire(field: str, kind: str, value: Any) -> Any:
     if kind == Duration.DESCRIPTOR.full_name:
         return to_duration(field, value)
     if kind == Timestamp.DESCRIPTOR.full_name:

@@ -11,44 +11,28 @@ not there, the call is not allowed. Silence counts as a cut too, because servers
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from grpc import aio
 
 from .. import errors, pb
-from ..clock import SystemClock
 from ._job import state_of
+from ._patience import Tries
 from ._transport import from_rpc_error, is_cut, raise_if_closed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from ..clock import Clock
+    from ._patience import Patience
     from ._transport import Transport
 
-FIRST_PAUSE = 0.1
-MAX_PAUSE = 5.0
 LINGER = 5.0
 """Seconds that the server has for ending a stream whose last message was read, before it is cancelled."""
 
-M = TypeVar("M", covariant=True)
+M_co = TypeVar("M_co", covariant=True)
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long and how a cut stream is tried again."""
-
-    limit: float
-    """Seconds of continuous failure after which it is given up."""
-    silence: float
-    """Seconds without any message after which a stream counts as cut."""
-    clock: Clock = field(default_factory=SystemClock)
-    rng: Random = field(default_factory=Random)
-
-
-class Cursor(Protocol[M]):
+class Cursor(Protocol[M_co]):
     """A place in a stream."""
 
     finished: bool
@@ -58,7 +42,7 @@ class Cursor(Protocol[M]):
         """Opens the stream where the cursor stands."""
         ...
 
-    def accept(self, message: Any) -> M | None:
+    def accept(self, message: Any) -> M_co | None:
         """Moves past a message. What is new in it, or None."""
         ...
 
@@ -71,9 +55,10 @@ class Cursor(Protocol[M]):
         ...
 
 
-async def follow(cursor: Cursor[M], patience: Patience) -> AsyncGenerator[M, None]:
+async def follow(cursor: Cursor[M_co], patience: Patience) -> AsyncGenerator[M_co, None]:
     """Everything new, across cuts, until the cursor is finished. Raises AtlasError when it cannot go on."""
-    tries = _Tries(patience)
+    tries = Tries(patience, patience.limit)
+    error: errors.AtlasError
     while True:
         call = cursor.open()
         messages = call.__aiter__()
@@ -87,7 +72,7 @@ async def follow(cursor: Cursor[M], patience: Patience) -> AsyncGenerator[M, Non
                     yield news
         except StopAsyncIteration:
             cursor.ended()
-            error: errors.AtlasError = errors.Unavailable("the server ended the stream too early")
+            error = errors.Unavailable("the server ended the stream too early")
         except TimeoutError:
             error = errors.Unavailable(f"nothing was heard for {patience.silence:g} s")
         except aio.AioRpcError as err:
@@ -102,32 +87,6 @@ async def follow(cursor: Cursor[M], patience: Patience) -> AsyncGenerator[M, Non
         if cursor.finished:
             return
         await tries.pause(error)
-
-
-class _Tries:
-    """The pauses between tries."""
-
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self._failing_since: float | None = None
-        self._count = 0
-
-    def heard(self, *, news: bool) -> None:
-        self._failing_since = None
-        if news:
-            self._count = 0
-
-    async def pause(self, error: errors.AtlasError) -> None:
-        clock, limit = self._patience.clock, self._patience.limit
-        now = clock.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        left = self._failing_since + limit - now
-        if left <= 0:
-            raise error
-        jitter = self._patience.rng.uniform(0, min(MAX_PAUSE, FIRST_PAUSE * 2 ** min(self._count, 10)))
-        self._count += 1
-        await clock.sleep(min((error.retry_after or 0.0) + jitter, left))
 
 
 _leaving: set[aio.UnaryStreamCall[Any, Any]] = set()
@@ -214,8 +173,10 @@ class JobCursor:
         if update.transitions:
             first = update.transitions[0].version
             if self._gapless and self._version and first != self._version + 1:
-                msg = f"the server no longer keeps what happened after version {self._version}"
-                raise errors.ResumeTokenExpired(msg, metadata={"job_id": self.job.id})
+                raise errors.ResumeTokenExpired(
+                    f"the server no longer keeps what happened after version {self._version}",
+                    metadata={"job_id": self.job.id},
+                )
             self._version = update.transitions[-1].version
         if self._logs:
             self._trim_logs(update)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .. import errors, pb
     from ._events import JobEvent, JobsEvent
     from ._job import Explanation, JobType
+    from ._patience import Patience
     from ._requests import FilterOptions, SubmitOptions
-    from ._resume import Patience
     from ._values import Payload, Span
 
 
@@ -52,12 +52,23 @@ class SyncClient(Portaled):
         """Nothing is sent yet.
 
         `metadata` goes with every call, for instance `{"authorization": "Bearer …"}`. `tls` verifies the server by the
-        roots of gRPC; `credentials` are for anything else. A stream that is silent for `heartbeat_timeout` counts as cut.
-        With `wait_for_ready`, calls wait for a server that is away until their timeout, instead of failing after four
-        tries. `channel` is used instead of an own one and not closed; `patience` replaces the two stream timeouts, with
-        a clock and random numbers of your own.
+        roots of gRPC; `credentials` are for anything else. A stream that is silent for `heartbeat_timeout` counts as
+        cut. With `wait_for_ready`, calls wait for a server that is away or drains until their timeout, instead of
+        failing after four tries. `patience` replaces the two stream timeouts, with a clock and random numbers of your
+        own.
         """
-        self._async = Client(target, namespace=namespace, timeout=timeout, reconnect_timeout=reconnect_timeout, heartbeat_timeout=heartbeat_timeout, metadata=metadata, tls=tls, credentials=credentials, wait_for_ready=wait_for_ready, patience=patience)
+        self._async = Client(
+            target,
+            namespace=namespace,
+            timeout=timeout,
+            reconnect_timeout=reconnect_timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            metadata=metadata,
+            tls=tls,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            patience=patience,
+        )
         self._async._owner, self._async._handle_type = self, cast("Any", SyncJobHandle)
         super().__init__(self._async.close)
 
@@ -77,7 +88,8 @@ class SyncClient(Portaled):
 
         Raises InvalidArgument with a violation for each wrong field, RequestIdReused, StoreFull.
         """
-        return cast("SyncJobHandle", self._portal.run(self._async.submit(type, payload, **options)))
+        work = self._async.submit(type, payload, **options)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def submit_many(
         self,
@@ -88,7 +100,8 @@ class SyncClient(Portaled):
         `new_job` makes the requests. They go out in calls of up to 500; a call that fails gives its error to all of its
         requests.
         """
-        return cast("Sequence[SyncJobHandle | errors.AtlasError]", self._portal.run(self._async.submit_many(requests)))
+        work = self._async.submit_many(requests)
+        return cast("Sequence[SyncJobHandle | errors.AtlasError]", self._portal.run(work))
 
     def run(
         self,
@@ -98,12 +111,13 @@ class SyncClient(Portaled):
     ) -> SyncJobHandle:
         """Stores a job and waits for its success; its `output` is what the handler returned.
 
-        Takes what `submit` takes, without `validate_only`. Cancelling this leaves the job running. A cut, or a restart of
-        the server, is survived: before the job is known it is submitted again with the same request id.
+        Takes what `submit` takes, without `validate_only`. Cancelling this leaves the job running. A cut, or a restart
+        of the server, is survived: before the job is known it is submitted again with the same request id.
 
         Raises what `submit` raises; JobFailed and JobCancelled, which hold the job, when it ends otherwise.
         """
-        return cast("SyncJobHandle", self._portal.run(self._async.run(type, payload, **options)))
+        work = self._async.run(type, payload, **options)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def run_events(
         self,
@@ -113,8 +127,9 @@ class SyncClient(Portaled):
         include_logs: bool = True,
         **options: Unpack[SubmitOptions],
     ) -> SyncStream[JobEvent]:
-        """Stores a job and tells its life as `watch` does. The job is in each `Transitioned`; it may end in any state."""
-        return SyncStream(self._portal, self._async.run_events(type, payload, include_logs=include_logs, **options))
+        """Stores a job and tells its life as `watch` does: each `Transitioned` holds it. It may end in any state."""
+        work = self._async.run_events(type, payload, include_logs=include_logs, **options)
+        return SyncStream(self._portal, work)
 
     def get(
         self,
@@ -125,11 +140,12 @@ class SyncClient(Portaled):
     ) -> SyncJobHandle:
         """Reads a job. Raises JobNotFound.
 
-        With `wait`, the server answers when the job is terminal or so much time has passed (up to 10 minutes), whichever
-        is first: one unary call, for where streams do not pass. `wait()` is better where they do: it notices a server
-        that has gone. Without `full`, payload and result are left out.
+        With `wait`, the server answers when the job is terminal or so much time has passed (up to 10 minutes),
+        whichever is first: one unary call, for where streams do not pass. `wait()` is better where they do: it notices
+        a server that has gone. Without `full`, payload and result are left out.
         """
-        return cast("SyncJobHandle", self._portal.run(self._async.get(job, wait=wait, full=full)))
+        work = self._async.get(job, wait=wait, full=full)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def list(
         self,
@@ -143,7 +159,8 @@ class SyncClient(Portaled):
 
         They are read page by page while you iterate. Payloads and results are left out, unless `full`.
         """
-        return cast("SyncStream[SyncJobHandle]", SyncStream(self._portal, self._async.list(limit=limit, page_size=page_size, full=full, **filter)))
+        work = self._async.list(limit=limit, page_size=page_size, full=full, **filter)
+        return cast("SyncStream[SyncJobHandle]", SyncStream(self._portal, work))
 
     def watch(
         self,
@@ -152,14 +169,15 @@ class SyncClient(Portaled):
         resume_token: str = "",
         include_logs: bool = True,
     ) -> SyncStream[JobEvent]:
-        """Follows a job to its end: every transition in order, without gap or repeat, with progress and log lines between.
+        """Follows a job to its end: every transition in order, without gap or repeat, and progress and logs between.
 
-        It starts with the job's history and ends after its terminal state, or at once when it was told before. With the
-        `resume_token` of an event it goes on from there.
+        It starts with the job's history and ends after its terminal state. With the `resume_token` of an event it goes
+        on from there.
 
         Raises JobNotFound; ResumeTokenExpired when a part of the history that was not told yet is no longer kept.
         """
-        return SyncStream(self._portal, self._async.watch(job, resume_token=resume_token, include_logs=include_logs))
+        work = self._async.watch(job, resume_token=resume_token, include_logs=include_logs)
+        return SyncStream(self._portal, work)
 
     def watch_all(
         self,
@@ -171,11 +189,12 @@ class SyncClient(Portaled):
         """Follows all jobs that match: first those that are there, then `Synced`, then each again when it changes.
 
         The filters are those of `FilterOptions`. With `ids` it ends when all of them are terminal or deleted, otherwise
-        never. A job that changes fast is told with its latest state, not with each. `Restarted` says that the server could
-        not continue after a cut and tells the snapshot again. `skip_snapshot` begins with what changes from now on;
-        instead of `Restarted`, ResumeTokenExpired is raised then.
+        never. A job that changes fast is told with its latest state, not with each. `Restarted` says that the server
+        could not continue after a cut and tells the snapshot again. `skip_snapshot` begins with what changes from now
+        on; instead of `Restarted`, ResumeTokenExpired is raised then.
         """
-        return SyncStream(self._portal, self._async.watch_all(resume_token=resume_token, skip_snapshot=skip_snapshot, **filter))
+        work = self._async.watch_all(resume_token=resume_token, skip_snapshot=skip_snapshot, **filter)
+        return SyncStream(self._portal, work)
 
     def wait(
         self,
@@ -187,7 +206,8 @@ class SyncClient(Portaled):
 
         Raises JobNotFound; DeadlineExceeded when `timeout` has passed, while the job lives on.
         """
-        return cast("SyncJobHandle", self._portal.run(self._async.wait(job, timeout=timeout)))
+        work = self._async.wait(job, timeout=timeout)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def result(
         self,
@@ -199,7 +219,8 @@ class SyncClient(Portaled):
 
         Raises what `wait` raises; JobFailed and JobCancelled, which hold the job, when it did not succeed.
         """
-        return self._portal.run(self._async.result(job, timeout=timeout))
+        work = self._async.result(job, timeout=timeout)
+        return self._portal.run(work)
 
     def cancel(
         self,
@@ -213,7 +234,8 @@ class SyncClient(Portaled):
         `reason` is shown in the job's error. Repeating it is harmless. Raises JobNotFound; JobTerminal when it ended as
         SUCCESS or FAILED; VersionMismatch when its version is not `if_version`.
         """
-        return cast("SyncJobHandle", self._portal.run(self._async.cancel(job, reason=reason, if_version=if_version)))
+        work = self._async.cancel(job, reason=reason, if_version=if_version)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def retry(
         self,
@@ -225,7 +247,8 @@ class SyncClient(Portaled):
 
         Raises JobNotFound; JobNotTerminal; VersionMismatch when its version is not `if_version`.
         """
-        return cast("SyncJobHandle", self._portal.run(self._async.retry(job, if_version=if_version)))
+        work = self._async.retry(job, if_version=if_version)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def delete(
         self,
@@ -237,20 +260,23 @@ class SyncClient(Portaled):
 
         Raises JobNotFound; JobNotTerminal; VersionMismatch when its version is not `if_version`.
         """
-        self._portal.run(self._async.delete(job, if_version=if_version))
+        work = self._async.delete(job, if_version=if_version)
+        self._portal.run(work)
 
     def explain(
         self,
         job: str | Job,
     ) -> Explanation:
         """Says why a job is where it is: what it waits for, what stands before it, what happens next and when."""
-        return self._portal.run(self._async.explain(job))
+        work = self._async.explain(job)
+        return self._portal.run(work)
 
     def types(
         self,
     ) -> tuple[JobType, ...]:
         """The job types that can be submitted, by name."""
-        return self._portal.run(self._async.types())
+        work = self._async.types()
+        return self._portal.run(work)
 
 
 class SyncJobHandle(Job):
@@ -267,7 +293,8 @@ class SyncJobHandle(Job):
         self,
     ) -> SyncJobHandle:
         """Reads it again, with payload and result. Raises JobNotFound."""
-        return cast("SyncJobHandle", self._portal.run(self._async.refresh()))
+        work = self._async.refresh()
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def wait(
         self,
@@ -275,15 +302,17 @@ class SyncJobHandle(Job):
         timeout: Span | None = None,
     ) -> SyncJobHandle:
         """Waits until it is terminal, whatever its state then. Raises JobNotFound, DeadlineExceeded."""
-        return cast("SyncJobHandle", self._portal.run(self._async.wait(timeout=timeout)))
+        work = self._async.wait(timeout=timeout)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def result(
         self,
         *,
         timeout: Span | None = None,
     ) -> Any:
-        """Waits for it and returns what its handler returned. Raises JobFailed, JobCancelled, and what `wait` raises."""
-        return self._portal.run(self._async.result(timeout=timeout))
+        """Waits for it and returns what its handler returned. Raises JobFailed, JobCancelled and what `wait` raises."""
+        work = self._async.result(timeout=timeout)
+        return self._portal.run(work)
 
     def watch(
         self,
@@ -292,7 +321,8 @@ class SyncJobHandle(Job):
         include_logs: bool = True,
     ) -> SyncStream[JobEvent]:
         """Follows it to its end, from the beginning or from a resume token."""
-        return SyncStream(self._portal, self._async.watch(resume_token=resume_token, include_logs=include_logs))
+        work = self._async.watch(resume_token=resume_token, include_logs=include_logs)
+        return SyncStream(self._portal, work)
 
     def cancel(
         self,
@@ -301,7 +331,8 @@ class SyncJobHandle(Job):
         if_version: int | None = None,
     ) -> SyncJobHandle:
         """Stops it. Raises JobNotFound, JobTerminal, VersionMismatch."""
-        return cast("SyncJobHandle", self._portal.run(self._async.cancel(reason=reason, if_version=if_version)))
+        work = self._async.cancel(reason=reason, if_version=if_version)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def retry(
         self,
@@ -309,7 +340,8 @@ class SyncJobHandle(Job):
         if_version: int | None = None,
     ) -> SyncJobHandle:
         """Starts a new run of it, once it is terminal. Raises JobNotFound, JobNotTerminal, VersionMismatch."""
-        return cast("SyncJobHandle", self._portal.run(self._async.retry(if_version=if_version)))
+        work = self._async.retry(if_version=if_version)
+        return cast("SyncJobHandle", self._portal.run(work))
 
     def delete(
         self,
@@ -317,10 +349,12 @@ class SyncJobHandle(Job):
         if_version: int | None = None,
     ) -> None:
         """Deletes it, once it is terminal. Raises JobNotFound, JobNotTerminal, VersionMismatch."""
-        self._portal.run(self._async.delete(if_version=if_version))
+        work = self._async.delete(if_version=if_version)
+        self._portal.run(work)
 
     def explain(
         self,
     ) -> Explanation:
         """Says why it is where it is."""
-        return self._portal.run(self._async.explain())
+        work = self._async.explain()
+        return self._portal.run(work)

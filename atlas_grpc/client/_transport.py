@@ -13,11 +13,13 @@ from grpc import aio
 
 from .. import __version__, errors, pb
 from ..status import from_status
+from ._patience import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .._gen.atlas.v1.job_service_pb2_grpc import JobServiceAsyncStub
+    from ._patience import Patience
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -57,7 +59,7 @@ _SERVICE_CONFIG = {
     "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.5},
 }
 
-OPTIONS: tuple[tuple[str, Any], ...] = (
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # The default of 256 KiB would silently exclude large batches from retries.
     ("grpc.per_rpc_retry_buffer_size", MAX_SEND),
@@ -93,8 +95,10 @@ class Transport:
         credentials: grpc.ChannelCredentials | None,
         channel: aio.Channel | None,
         wait_for_ready: bool,
+        patience: Patience,
     ) -> None:
         self.timeout = timeout
+        self._patience = patience
         self._target = target
         self._metadata = tuple(metadata.items())
         self._credentials = credentials
@@ -112,18 +116,38 @@ class Transport:
         if self._stub is None or self._closed:
             self._stub = self._connect(loop)
         elif self._loop is not loop:
-            msg = "a Client belongs to the event loop that used it first; use one for each loop, or a SyncClient"
-            raise RuntimeError(msg)
+            raise RuntimeError("a Client belongs to the event loop that used it first; SyncClient does not")
         return self._stub
 
-    async def call(self, method: aio.UnaryUnaryMultiCallable[Req, Res], request: Req, *, more: float = 0.0) -> Res:
-        """Makes a unary call, with `more` seconds on top of its deadline. Raises AtlasError."""
+    async def call(
+        self,
+        method: aio.UnaryUnaryMultiCallable[Req, Res],
+        request: Req,
+        *,
+        more: float = 0.0,
+        repeatable: bool = True,
+    ) -> Res:
+        """Makes a unary call, with `more` seconds on top of its deadline. Raises AtlasError.
+
+        gRPC repeats it as the service config says; a client that waits for its server goes on until the deadline. What
+        is not `repeatable` is repeated only when the server says that it refused the call.
+        """
+        tries = Tries(self._patience, self.timeout)
+        left = self.timeout
+        while True:
+            try:
+                return await self._once(method, request, left + more)
+            except errors.Unavailable as err:
+                if not self._wait_for_ready or not (repeatable or isinstance(err, errors.ServerDraining)):
+                    raise
+                left = await tries.pause(err)
+                if left <= 0:
+                    raise
+
+    async def _once(self, method: aio.UnaryUnaryMultiCallable[Req, Res], request: Req, time_left: float) -> Res:
         try:
             return await method(
-                request,
-                timeout=self.timeout + more,
-                metadata=self._metadata,
-                wait_for_ready=self._wait_for_ready,
+                request, timeout=time_left, metadata=self._metadata, wait_for_ready=self._wait_for_ready
             )
         except aio.AioRpcError as err:
             raise from_rpc_error(err) from err
@@ -144,12 +168,11 @@ class Transport:
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> JobServiceAsyncStub:
         if self._closed:
-            msg = "the client is closed"
-            raise RuntimeError(msg)
+            raise RuntimeError("the client is closed")
         if self._channel is None and self._credentials is not None:
-            self._channel = aio.secure_channel(self._target, self._credentials, options=OPTIONS)
+            self._channel = aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
         elif self._channel is None:
-            self._channel = aio.insecure_channel(self._target, options=OPTIONS)
+            self._channel = aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
         self._loop = loop
         return pb.JobServiceStub(self._channel)
 
@@ -187,5 +210,4 @@ def raise_if_closed() -> None:
     """
     task = asyncio.current_task()
     if task is not None and not task.cancelling():
-        msg = "the client was closed"
-        raise errors.Cancelled(msg) from None
+        raise errors.Cancelled("the client was closed") from None

@@ -1,4 +1,4 @@
-"""Python values <-> the JSON of protobuf, durations and instants. Conversion happens here and nowhere else in the client."""
+"""Python values <-> the JSON of protobuf, durations and instants: the one place of the client that converts them."""
 
 from __future__ import annotations
 
@@ -161,4 +161,4 @@ def _builtin(item: object, path: str) -> object:
 def _dump(item: object) -> object:
     if isinstance(item, SupportsModelDump):
         return item.model_dump(mode="json")
-    raise NotImplementedError
+    raise TypeError(type(item).__qualname__)

@@ -17,22 +17,32 @@ R = TypeVar("R")
 class GroupCommit(Generic[T, R]):
     """Joins concurrent calls of `add` into calls of `flush(items) -> results`, in order, at most `limit` items each.
 
-    What `flush` raises, every caller of that batch gets. A caller that is cancelled does not undo its item.
+    A call that finds nothing going on flushes at once, in its own task, so that a lone caller pays for no detour. What
+    `flush` raises, every caller of that batch gets. A caller that is cancelled does not undo its item; `flush` itself
+    must bear being cancelled.
     """
 
     def __init__(self, flush: Callable[[list[T]], Awaitable[list[R]]], limit: int) -> None:
         self._flush = flush
         self._limit = limit
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._busy = False
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, item: T) -> R:
         """Hands in one item and waits until it is flushed."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-        return await future
+        if self._busy:
+            future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+            self._waiting.append((item, future))
+            return await future
+        self._busy = True
+        try:
+            return (await self._flush([item]))[0]
+        finally:
+            if self._waiting:
+                self._task = asyncio.create_task(self._run())
+            else:
+                self._busy = False
 
     async def _run(self) -> None:
         try:
@@ -40,6 +50,7 @@ class GroupCommit(Generic[T, R]):
                 batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
                 await self._commit(batch)
         finally:
+            self._busy = False
             self._task = None
             abandoned, self._waiting = self._waiting, []
             _fail(abandoned, Unavailable("the server stopped before it could commit"))

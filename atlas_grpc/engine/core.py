@@ -136,4 +136,3 @@ class Core:
                 attempt=job.attempt,
                 reason=reason,
             )
-

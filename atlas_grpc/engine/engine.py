@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .. import lifecycle, retry
-from ..errors import AtlasError, InvalidArgument, JobNotFound, JobNotTerminal, JobTerminal, ResumeTokenExpired, StoreFull, VersionMismatch
+from ..errors import (
+    AtlasError,
+    InvalidArgument,
+    JobNotFound,
+    JobNotTerminal,
+    JobTerminal,
+    ResumeTokenExpired,
+    StoreFull,
+    VersionMismatch,
+)
 from ..model import SECOND, Job, JobSpec, Record, State
+from ..observe.logs import get_logger
 from ..stores.base import Counts, Output
 from .batch import GroupCommit
 from .core import Core
@@ -32,6 +42,8 @@ if TYPE_CHECKING:
 _COUNTS_EVERY = 5.0
 _INSERT_BATCH = 1_000
 
+log = get_logger("atlas.engine")
+
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """What an operator may choose. Times in microseconds, the heartbeat in seconds."""
@@ -42,7 +54,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     watch_heartbeat: float = 15.0
 
 
-class Submitted(Record):
+class Submitted(Record, frozen=True):
     """An accepted submission: the stored job, and whether it was there already."""
 
     job: Job
@@ -81,7 +93,7 @@ class Engine:
         self._tasks = [asyncio.create_task(self.sweeper.run()), asyncio.create_task(self._keep_counts())]
 
     async def stop(self) -> None:
-        """Stops the loops, lets pending work settle and closes the store. Workers and watches have been ended before."""
+        """Stops the loops, lets pending work settle and closes the store. Workers and watches were ended before."""
         await self.core.settle()
         for task in self._tasks:
             task.cancel()
@@ -113,7 +125,12 @@ class Engine:
         answer = self._answer(new, await self._inserts.add(new))
         if isinstance(answer, AtlasError):
             raise answer
-        self._note_submitted([answer])
+        if answer.deduplicated:
+            self.core.metrics.deduplicated(sub.type)
+        else:
+            self.core.metrics.submitted(sub.type, answer.job.spec.queue)
+            if answer.job.due is not None:
+                self.core.on_timer_set(answer.job.due)
         return answer
 
     async def submit_many(self, subs: Sequence[Submission | AtlasError]) -> list[Submitted | AtlasError]:
@@ -151,7 +168,9 @@ class Engine:
     @staticmethod
     def _answer(new: Job, stored: Job | None) -> Submitted | AtlasError:
         if stored is None:
-            return StoreFull("the store holds as many jobs as it may; try again when some have finished", retry_after=1.0)
+            return StoreFull(
+                "the store holds as many jobs as it may; try again when some have finished", retry_after=1.0
+            )
         if stored.spec.id == new.spec.id:
             return Submitted(stored)
         if stored.spec.fingerprint != new.spec.fingerprint:
@@ -181,8 +200,11 @@ class Engine:
         watch = await self.hub.watch_job(job_id, version=job.version, log=None, include_logs=False)
         try:
             async with asyncio.timeout(seconds):
-                while not (await watch.next()).final:
-                    pass
+                while True:
+                    update = await watch.next()
+                    if update.final and update.job is not None:
+                        # Not read anew: it may be deleted already.
+                        return update.job
         except TimeoutError:
             pass
         finally:
@@ -194,7 +216,9 @@ class Engine:
         return await self.store.outputs([job.spec.id for job in jobs])
 
     async def list(self, where: Filter, token: str, limit: int) -> tuple[tuple[Job, ...], str]:
-        """A page of jobs, newest first, and the token of the next ("" after the last). Raises InvalidArgument for `page_token`."""
+        """A page of jobs, newest first, and the token of the next ("" after the last). Raises InvalidArgument for
+        `page_token`.
+        """
         after = None
         if token:
             page_token = decode(token, PageToken, "page_token")
@@ -243,7 +267,9 @@ class Engine:
             if job.state is State.CANCELLED:
                 return None
             if job.state.terminal:
-                raise JobTerminal(f"job {job_id} ended as {job.state.name}", metadata={"job_id": job_id, "state": job.state.name})
+                raise JobTerminal(
+                    f"job {job_id} ended as {job.state.name}", metadata={"job_id": job_id, "state": job.state.name}
+                )
             after = lifecycle.request_cancel(job, now, reason, self.settings.cancel_grace)
             return None if after is job else after
 
@@ -298,7 +324,10 @@ class Engine:
 
     async def _keep_counts(self) -> None:
         while True:
-            self.counts = await self.store.counts()
+            try:
+                self.counts = await self.store.counts()
+            except Exception as error:
+                log.error("the store could not be counted", exc_info=error)
             await self.core.clock.sleep(_COUNTS_EVERY)
 
 

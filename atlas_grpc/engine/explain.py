@@ -8,7 +8,7 @@ from .. import lifecycle
 from ..model import SECOND, Cause, Job, PendingReason, Record, State
 
 
-class Explanation(Record):
+class Explanation(Record, frozen=True):
     """What ExplainJob answers. `next_time` is an instant in microseconds."""
 
     job: Job
@@ -37,12 +37,14 @@ def _summary(job: Job, now: int, ahead: int, slots: int, busy: int) -> str:
         case State.RUNNING:
             since = _span(now - job.attempt_start)
             told = " Its worker has been told to stop." if job.cancel_time is not None else ""
-            return f"Attempt {job.attempt} of {job.spec.retry.max_attempts} has been running on {job.worker} for {since}.{told}"
+            return f"{_attempt(job)} has been running on {job.worker} for {since}.{told}"
         case State.SUCCESS:
             return f"It succeeded at attempt {job.attempt}; nothing more will happen. {_kept(job, now)}"
         case State.FAILED:
             reason = job.error.reason if job.error is not None else "UNKNOWN"
-            return f"It failed for good ({reason}, {_attempts(job.attempt)}); RetryJob starts it over. {_kept(job, now)}"
+            return (
+                f"It failed for good ({reason}, {_attempts(job.attempt)}); RetryJob starts it over. {_kept(job, now)}"
+            )
         case State.CANCELLED:
             return f"It was cancelled; RetryJob starts it over. {_kept(job, now)}"
 
@@ -52,23 +54,25 @@ def _pending(job: Job, now: int, ahead: int, slots: int, busy: int) -> str:
         case PendingReason.WAITING_FOR_START_TIME:
             return f"It waits for its start time, {_when(job.next_start, now)}."
         case PendingReason.WAITING_FOR_RETRY:
-            last = next((step for step in reversed(job.history) if step.cause is not Cause.BECAME_READY), job.history[-1])
+            last = next(
+                (step for step in reversed(job.history) if step.cause is not Cause.BECAME_READY), job.history[-1]
+            )
             why = "was given back" if last.error is None else f"failed ({last.error.reason})"
-            return f"Attempt {job.attempt} of {job.spec.retry.max_attempts} {why}; the next one starts {_when(job.next_start, now)}."
+            return f"{_attempt(job)} {why}; the next one starts {_when(job.next_start, now)}."
         case _:
             pass
     if slots == 0:
         return f"It could run now, but no connected worker serves type {job.spec.type!r}: start one."
     if ahead:
         return (
-            f"It could run now and waits for its turn: {ahead} jobs of its type are before it, and {busy} of {slots} slots "
-            "that serve the type are busy."
+            f"It could run now and waits for its turn: {ahead} jobs of its type are before it, and {busy} of {slots} "
+            "slots that serve the type are busy."
         )
     if busy >= slots:
         return f"It is the next of its type, and waits for a free slot: all {slots} are busy."
     return (
-        f"It is the next of its type, and {slots - busy} of {slots} slots are free: either it starts this moment, or no "
-        f"connected worker serves queue {job.spec.queue!r}, or its type is at its limit of concurrency."
+        f"It is the next of its type, and {slots - busy} of {slots} slots are free: either it starts this moment, or "
+        f"no connected worker serves queue {job.spec.queue!r}, or its type is at its limit of concurrency."
     )
 
 
@@ -78,6 +82,10 @@ _NEXT = {
     Cause.ATTEMPT_TIMED_OUT: "The attempt times out {when}.",
     Cause.START_DEADLINE_EXCEEDED: "It fails if no attempt has begun {when}.",
 }
+
+
+def _attempt(job: Job) -> str:
+    return f"Attempt {job.attempt} of {job.spec.retry.max_attempts}"
 
 
 def _attempts(number: int) -> str:

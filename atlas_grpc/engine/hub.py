@@ -23,20 +23,23 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..errors import JobNotFound, ResumeTokenExpired, ServerDraining, WatchTooSlow
-from ..model import Job, LogLine, Progress, Record, State, Transition
-from ..stores.base import Output
+from ..model import Job, LogLine, Progress, Record, Transition
+from ..observe.logs import get_logger
+from ..stores.base import Filter, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..clock import Clock
-    from ..stores.base import Change, Filter, Store
+    from ..stores.base import Change, Store
 
 _FEED_BATCH = 1_000
 _PAGE = 250
 _LOG_BATCH = 200
 _RETRY_AFTER = 1.0
 _NO_OUTPUT = Output()
+
+log = get_logger("atlas.watch")
 
 
 class Signal:
@@ -64,7 +67,7 @@ class Signal:
         self._set = False
 
 
-class JobUpdate(Record):
+class JobUpdate(Record, frozen=True):
     """What a watcher of one job is told next. Empty but for the position: a heartbeat."""
 
     job: Job | None
@@ -91,7 +94,7 @@ class JobUpdate(Record):
         return self.job is None and self.progress is None and not self.logs and not self.dropped_logs
 
 
-class JobsUpdate(Record):
+class JobsUpdate(Record, frozen=True):
     """What a watcher of many jobs is told next."""
 
     jobs: tuple[Job, ...]
@@ -170,6 +173,8 @@ class JobWatch(_Watch):
         if job is None:
             raise JobNotFound.of(self.job_id)
         steps = transitions_after(job, self._version)
+        if self._version and steps and steps[0].version > self._version + 1:
+            raise _expired(job)
         output = self.topic.output
         progress = output.progress if output.progress != self._progress else None
         logs, dropped = await self._new_logs(output, terminal=job.state.terminal)
@@ -244,7 +249,7 @@ class JobsWatch(_Watch):
                 return await self._news() or JobsUpdate((), (), False, self._cursor)
 
     async def _next_page(self) -> JobsUpdate:
-        everything = self._where if self._open_ids is None else _without_states(self._where)
+        everything = self._where if self._open_ids is None else Filter(self._where.namespace, self._where.ids)
         page = await self.hub.store.find(everything, self._after, _PAGE)
         for job in page.jobs:
             self._settle(job.spec.id, job)
@@ -261,9 +266,9 @@ class JobsWatch(_Watch):
     async def _skip_snapshot(self) -> JobsUpdate:
         self._synced = True
         if self._open_ids is not None:
-            for job in await self.hub.store.get(sorted(self._open_ids)):
-                if job is not None and job.spec.namespace == self._where.namespace:
-                    self._settle(job.spec.id, job)
+            names = sorted(self._open_ids)
+            for job_id, job in zip(names, await self.hub.store.get(names), strict=True):
+                self._settle(job_id, job if job is not None and job.spec.namespace == self._where.namespace else None)
         # What a resumed reader has not seen yet must still be told before the end.
         return JobsUpdate((), (), True, self._cursor)
 
@@ -272,7 +277,9 @@ class JobsWatch(_Watch):
             return ()
         names = sorted(self._open_ids)
         found = await self.hub.store.get(names)
-        gone = tuple(n for n, job in zip(names, found, strict=True) if job is None or job.spec.namespace != self._where.namespace)
+        gone = tuple(
+            n for n, job in zip(names, found, strict=True) if job is None or job.spec.namespace != self._where.namespace
+        )
         self._open_ids.difference_update(gone)
         return gone
 
@@ -302,9 +309,10 @@ class JobsWatch(_Watch):
         deleted: list[str] = []
         for change in changes:
             job = change.job
+            if change.spec.namespace == self._where.namespace:
+                self._settle(change.spec.id, job)
             if not self._where.matches(change.spec, None):
                 continue
-            self._settle(change.spec.id, job)
             if job is None:
                 deleted.append(change.spec.id)
             elif self._seen.get(change.spec.id, 0) < job.version and self._where.matches(change.spec, job.state):
@@ -381,11 +389,13 @@ class Hub:
 
         Raises JobNotFound, and ResumeTokenExpired when the transitions after `version` are no longer kept.
         """
+        if not self._topics:
+            head = await self.store.head()
+            if not self._topics:
+                self._cursor = head
         topic = self._topics.get(job_id)
         if topic is None:
             topic = self._topics[job_id] = Topic()
-            if len(self._topics) == 1:
-                self._cursor = await self.store.head()
         offset = (log or 0) if include_logs else None
         watch = JobWatch(self, job_id, topic, version=version or 0, log=offset)
         topic.watches.add(watch)
@@ -425,42 +435,61 @@ class Hub:
     async def _load(self, job_id: str, topic: Topic) -> None:
         """Brings a topic up to date with the store, after somebody subscribed to it."""
         (job,), (output,) = await self.store.get([job_id]), await self.store.outputs([job_id])
-        topic.output = output
+        self._renew_output(topic, output)
         if job is not None and (topic.job is None or topic.job.version < job.version):
             topic.job = job
             topic.encoded.clear()
 
     async def _pump(self) -> None:
+        behind = False
         while True:
             await self._changed.wait()
             try:
-                await self._dispatch()
+                await (self._reload() if behind else self._dispatch())
+                behind = False
             except ResumeTokenExpired:
-                await self._reload()
+                behind = True
+                self._changed.set()
+            except Exception as error:
+                log.error("watches could not be told news", exc_info=error)
+                await self._clock.sleep(_RETRY_AFTER)
+                behind = True
+                self._changed.set()
 
     async def _dispatch(self) -> None:
-        woken: set[Topic] = set()
-        outputs, self._outputs = list(self._outputs), set()
-        if outputs:
-            for job_id, output in zip(outputs, await self.store.outputs(outputs), strict=True):
-                if (topic := self._topics.get(job_id)) is not None:
-                    topic.output = output
-                    topic.encoded.clear()
-                    woken.add(topic)
+        outputs, self._outputs = self._outputs, set()
+        woken = await self._read_outputs(outputs)
         while self._topics:
             changes, cursor = await self.store.changes(self._cursor, _FEED_BATCH)
+            # The last output first: who sees the end of a job must not take what was known before for all there is.
+            ended = [one.spec.id for one in changes if one.job is not None and one.job.state.terminal]
+            woken |= await self._read_outputs(job_id for job_id in ended if job_id in self._topics)
             for change in changes:
                 topic = self._topics.get(change.spec.id)
                 if topic is not None and self._renew(topic, change.job):
                     woken.add(topic)
-                    if change.job is not None and change.job.state.terminal:
-                        (topic.output,) = await self.store.outputs([change.spec.id])
             done = cursor == self._cursor
             self._cursor = cursor
             if done:
                 break
         for topic in woken:
             topic.wake()
+
+    async def _read_outputs(self, ids: Iterable[str]) -> set[Topic]:
+        read: set[Topic] = set()
+        names = list(ids)
+        if names:
+            for job_id, output in zip(names, await self.store.outputs(names), strict=True):
+                if (topic := self._topics.get(job_id)) is not None:
+                    self._renew_output(topic, output)
+                    read.add(topic)
+        return read
+
+    @staticmethod
+    def _renew_output(topic: Topic, output: Output) -> None:
+        if _age(output) >= _age(topic.output):
+            topic.output = output
+            topic.encoded.clear()
 
     @staticmethod
     def _renew(topic: Topic, job: Job | None) -> bool:
@@ -475,7 +504,7 @@ class Hub:
         return True
 
     async def _reload(self) -> None:
-        """The pump fell behind the feed: every topic is read anew."""
+        """The pump lost its place in the feed: every topic is read anew."""
         self._cursor = await self.store.head()
         for job_id, topic in list(self._topics.items()):
             await self._load(job_id, topic)
@@ -508,18 +537,14 @@ def transitions_after(job: Job, version: int) -> tuple[Transition, ...]:
 
 def _check_resumable(job: Job, version: int) -> None:
     if version > job.version or version + 1 < job.history[0].version:
-        msg = "the history after this token is no longer kept; watch again without it"
-        raise ResumeTokenExpired(msg, metadata={"job_id": job.spec.id})
+        raise _expired(job)
 
 
-def _without_states(where: Filter) -> Filter:
-    return Filter(
-        where.namespace,
-        where.ids,
-        frozenset[State](),
-        where.types,
-        where.queues,
-        where.labels,
-        where.created_from,
-        where.created_before,
-    )
+def _expired(job: Job) -> ResumeTokenExpired:
+    msg = "the history after this token is no longer kept; watch again without it"
+    return ResumeTokenExpired(msg, metadata={"job_id": job.spec.id})
+
+
+def _age(output: Output) -> tuple[int, int]:
+    """Output only ever grows: what orders several answers of the store about the same job."""
+    return output.log_end, 0 if output.progress is None else output.progress.time

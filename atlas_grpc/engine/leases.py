@@ -3,17 +3,17 @@
 Why it looks like this. Execution is at least once, because a worker that fell silent may be dead or merely slow. What
 can be exact is the *accepted* result, and three things make it so:
 
-- **The fence.** Every claim draws a fresh token from the store that is larger than any before, of any job. Each word of a
-  worker about an attempt (update, finish) carries it; the engine accepts it only while the job is RUNNING with exactly this
-  token, in the same compare-and-set that moves the job. A zombie's late word gets False ("lost"), never an
-  acknowledgement. Attempt numbers would not do: they repeat after a manual retry. The same token repeated after its
-  word was accepted gets True again, so that a worker may repeat itself when an answer was lost.
+- **The fence.** Every claim draws a fresh token from the store that is larger than any before, of any job. Each word
+  of a worker about an attempt (update, finish) carries it; the engine accepts it only while the job is RUNNING with
+  exactly this token, in the same compare-and-set that moves the job. A zombie's late word gets False ("lost"), never
+  an acknowledgement. Attempt numbers would not do: they repeat after a manual retry. The same token repeated after
+  its word was accepted gets True again, so that a worker may repeat itself when an answer was lost.
 - **The session.** Leases are not per job: a worker has one session, renewed as a whole. When the session ends, with or
   without notice, its jobs go back: at once and uncounted when it said goodbye, as a crash when it fell silent.
 - **One clock.** Session and attempt times run on the store's clock. A worker is told spans, never instants.
 
-A worker learns that it must stop an attempt (cancelled; lost, for whatever reason) by a callback of its session. It is a
-courtesy that saves work: correctness rests on the fence alone.
+A worker learns that it must stop an attempt (cancelled; lost, for whatever reason) by a callback of its session. It
+is a courtesy that saves work: correctness rests on the fence alone.
 
 Cost: one session renewal per worker and third of a lease; nothing per job. Prior art: ZooKeeper's zxid and Kleppmann's
 fencing tokens; River and Oban guard completion by state or id only, and pay with zombies that overwrite.
@@ -70,7 +70,7 @@ class WorkerSession:
             try:
                 jobs = await asyncio.shield(claim)
             except asyncio.CancelledError:
-                claim.add_done_callback(self._give_back)
+                _ = self._core.spawn(self._give_back(claim))
                 raise
             if jobs:
                 return [_assignment(job) for job in jobs]
@@ -87,19 +87,27 @@ class WorkerSession:
             self._core.note_started(jobs)
         return jobs
 
-    def _give_back(self, claim: asyncio.Task[list[Job]]) -> None:
-        if claim.cancelled() or claim.exception() is not None or not claim.result():
-            return
-        self._core.spawn(self._leases.release(claim.result()))
+    async def _give_back(self, claim: asyncio.Task[list[Job]]) -> None:
+        jobs = await claim
+        for job in jobs:
+            self._let_go(job.spec.id, job.fence)
+        await self._leases.release(jobs)
+
+    def _let_go(self, job_id: str, fence: int) -> Job | None:
+        # A job that was lost may be in hand again, with a fresh token: a late word about the old one leaves it there.
+        job = self.in_hand.get(job_id)
+        return self.in_hand.pop(job_id) if job is not None and job.fence == fence else None
 
     async def finish(self, reports: Sequence[Report]) -> list[bool]:
-        return await self._leases.finish(reports, [self.in_hand.pop(report.job_id, None) for report in reports])
+        return await self._leases.finish(reports, [self._let_go(report.job_id, report.fence) for report in reports])
 
     async def update(self, updates: Sequence[Update]) -> list[bool]:
         return await self._core.store.report(updates)
 
     async def close(self) -> None:
         self._leases.sessions.pop(self.id, None)
+        # First the jobs: those of a session that is gone would count as lost.
+        await self._leases.release_held(self.id)
         await self._core.store.close_session(self.id)
         await self._leases.release_held(self.id)
         self.in_hand.clear()
@@ -151,19 +159,20 @@ class Leases:
             return [(await self.finish([report], [None]))[0] for report in reports]
         now = core.store.now()
         rng = core.rng
-        accepted: dict[str, bool] = {}
+        accepted: set[str] = set()
 
         def decide(job: Job) -> Job | None:
             report = outcomes[job.spec.id]
-            if not lifecycle.holds(job, report.fence):
-                accepted[job.spec.id] = lifecycle.was_answered(job, report.fence)
-                return None
-            accepted[job.spec.id] = True
-            return lifecycle.ended(job, now, report.outcome, rng)
+            if lifecycle.holds(job, report.fence):
+                return lifecycle.ended(job, now, report.outcome, rng)
+            if lifecycle.was_answered(job, report.fence):
+                accepted.add(job.spec.id)
+            return None
 
         moved = await core.apply([report.job_id for report in reports], known, decide)
         core.note_ended(moved)
-        return [accepted.get(report.job_id, False) for report in reports]
+        accepted.update(job.spec.id for job in moved)
+        return [report.job_id in accepted for report in reports]
 
     async def release(self, jobs: Sequence[Job]) -> None:
         """Gives jobs back, uncounted, unless they moved on since."""
@@ -184,7 +193,7 @@ class Leases:
             await self.release(jobs)
 
     async def renew(self) -> None:
-        """Renews all sessions of this server; those that the store no longer knows are told that their jobs are lost."""
+        """Renews all sessions of this server. One that expired before it was rescued comes back with its jobs."""
         ids = list(self.sessions)
         for session_id, alive in zip(ids, await self.core.store.renew(ids, self.ttl), strict=True):
             session = self.sessions.get(session_id)
@@ -227,4 +236,3 @@ def _assignment(job: Job) -> Assignment:
         spec.create_time,
         spec.traceparent,
     )
-

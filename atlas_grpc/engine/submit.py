@@ -32,7 +32,7 @@ class Catalog(Protocol):
         ...
 
 
-class RetryOverride(Record):
+class RetryOverride(Record, frozen=True):
     """The parts of a retry policy that a submitter set."""
 
     max_attempts: int | None = None
@@ -43,7 +43,7 @@ class RetryOverride(Record):
     non_retryable: tuple[str, ...] | None = None
 
 
-class Submission(Record):
+class Submission(Record, frozen=True):
     """What a submitter asked for; None (or empty) where it left the choice to the type or the server."""
 
     namespace: str

@@ -1,4 +1,6 @@
-"""The sweeper: one loop that does what time asks for. It re-decides from the stored record, so it may run anywhere, twice."""
+"""The sweeper: one loop that does what time asks for. It re-decides from the stored record, so it may run anywhere,
+twice.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .. import lifecycle
-from ..model import SECOND, State
+from ..model import SECOND, Cause
 from ..observe.logs import get_logger
 
 if TYPE_CHECKING:
@@ -78,8 +80,8 @@ class Sweeper:
     async def _renew(self) -> None:
         now = self._core.store.now()
         if now >= self._renew_at:
-            self._renew_at = now + self._leases.ttl // 3
             await self._leases.renew()
+            self._renew_at = now + self._leases.ttl // 3
 
     async def _move(self, jobs: Sequence[Job]) -> None:
         core = self._core
@@ -93,5 +95,5 @@ class Sweeper:
             return None if job.state.terminal else lifecycle.on_timer(job, now, core.rng)
 
         moved = await core.apply([job.spec.id for job in waiting], waiting, decide)
-        core.note_ended([job for job in moved if job.state is not State.PENDING or job.next_start > now])
+        core.note_ended([job for job in moved if job.history[-1].cause is not Cause.BECAME_READY])
         self._leases.moved(moved)

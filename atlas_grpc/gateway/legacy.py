@@ -155,7 +155,9 @@ def _shown(job: Job) -> dict[str, object]:
 
 
 def _problems(err: AtlasError, given: dict[str, Any]) -> list[dict[str, object]]:
-    return [_problem(one.field, one.description, given) for one in err.violations] or [_problem("", err.message, given)]
+    """The entries of `detail`, one for each field."""
+    first = {one.field: one.description for one in reversed(err.violations)}
+    return [_problem(field, first[field], given) for field in reversed(first)] or [_problem("", err.message, given)]
 
 
 def _problem(path: str, description: str, given: dict[str, Any]) -> dict[str, object]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _VARIABLE = re.compile(r"\{([\w.]+)=[^{}]*\}")
 _TEXT_TYPES = WRAPPERS | {f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask")}
 _JSON_TYPES = {f"google.protobuf.{name}" for name in ("Struct", "Value", "ListValue")}
+_METHODS = {"GET", "PUT", "POST", "DELETE", "PATCH"}
+"""A custom method of a rule is served, but OpenAPI 3.1 has no place for it."""
 _ERROR_REF = {"$ref": "#/components/responses/Error"}
 
 
@@ -40,6 +42,8 @@ def document(services: Iterable[ServiceDescriptor], max_body: int) -> bytes:
         tags.append({"name": service.name, "description": schemas.comment(service.full_name)})
         for method in service.methods:
             for number, rule in enumerate(() if method.client_streaming else rules_of(method), 1):
+                if rule.verb not in _METHODS:
+                    continue
                 path = _VARIABLE.sub(r"{\1}", rule.path)
                 paths.setdefault(path, {})[rule.verb.lower()] = _operation(schemas, rule, number)
     paths |= openapi_fixed.PATHS
@@ -99,7 +103,7 @@ def _query_parameters(schemas: Schemas, rule: Rule, variables: list[str]) -> Ite
     taken = {*variables, rule.body}
     for field in rule.method.input_type.fields:
         if field.name not in taken:
-            yield from _parameters_of(schemas, field, "", ())
+            yield from _parameters_of(schemas, field, "", (rule.method.input_type.full_name,))
 
 
 def _parameters_of(schemas: Schemas, field: FieldDescriptor, prefix: str, around: tuple[str, ...]) -> Iterator[Schema]:

@@ -75,10 +75,11 @@ def components(max_body: int) -> Schema:
         "responses": {
             "Error": {
                 "description": (
-                    "A google.rpc.Status. 400 INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE; "
-                    "401 UNAUTHENTICATED; 403 PERMISSION_DENIED; 404 NOT_FOUND; 409 ALREADY_EXISTS, ABORTED; 429 RESOURCE_EXHAUSTED; "
-                    "499 CANCELLED; 500 UNKNOWN, INTERNAL, DATA_LOSS; 501 UNIMPLEMENTED; 503 UNAVAILABLE; 504 "
-                    f"DEADLINE_EXCEEDED. And of HTTP: 405, 413 (more than {max_body:,} bytes), 415, 421."
+                    "A google.rpc.Status. 400 INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE; 401 "
+                    "UNAUTHENTICATED; 403 PERMISSION_DENIED; 404 NOT_FOUND; 409 ALREADY_EXISTS, ABORTED; 429 "
+                    "RESOURCE_EXHAUSTED; 499 CANCELLED; 500 UNKNOWN, INTERNAL, DATA_LOSS; 501 UNIMPLEMENTED; 503 "
+                    "UNAVAILABLE; 504 DEADLINE_EXCEEDED. "
+                    f"And of HTTP: 405, 413 (more than {max_body:,} bytes), 415, 421."
                 ),
                 "content": {
                     "application/json": {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from google.api import annotations_pb2
 from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor  # noqa: TC002 - a NamedTuple keeps its types
 
 from ..errors import Code
 from . import metadata
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     import grpc.aio
     from google.api.http_pb2 import HttpRule
-    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
     from .calls import Calls

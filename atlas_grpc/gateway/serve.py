@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from .protocol import BoundedHttp
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,11 +27,12 @@ _LAST_WORD = 1.0
 
 
 class _Uvicorn(uvicorn.Server):
-    """Leaves signals to the program it runs in, and says when it listens."""
+    """Leaves signals to the program it runs in, says when it listens, and stops when told instead of polling."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self.stopping = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,6 +41,12 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        # The tick with count 0 renews the date in the headers.
+        while not await self.on_tick(0):
+            if await _within(1.0, self.stopping.wait()):
+                self.should_exit = True
 
 
 class HttpServer:
@@ -71,7 +80,7 @@ class HttpServer:
         if not await _within(grace, calls.idle()):
             calls.abort()
             await _within(_LAST_WORD, calls.idle())
-        self._server.should_exit = True
+        self._server.stopping.set()
         self._server.config.timeout_graceful_shutdown = 1
         await asyncio.shield(self._task)
 
@@ -81,10 +90,10 @@ async def serve_http(app: Gateway, host: str = "127.0.0.1", port: int = 8080) ->
 
     Raises OSError, with the address in its text, when the address cannot be bound.
     """
-    sock = bind(host, port)
+    sock = await bind(host, port)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         loop="none",
@@ -95,21 +104,21 @@ async def serve_http(app: Gateway, host: str = "127.0.0.1", port: int = 8080) ->
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE,
         limit_concurrency=MAX_CONNECTIONS,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     server = HttpServer(app, _Uvicorn(config), sock)
     await server.started()
     return server
 
 
-def bind(host: str, port: int) -> socket.socket:
+async def bind(host: str, port: int) -> socket.socket:
     """A bound socket, not listening yet. Raises OSError that names the address."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as err:
-        raise OSError(err.errno, f"cannot resolve the HTTP address {host}:{port}: {err.strerror}") from None
+        )
+    except (OSError, UnicodeError):
+        raise OSError(errno.EADDRNOTAVAIL, f"cannot resolve the HTTP address {host}:{port}") from None
+    family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -43,6 +43,9 @@ class Template(NamedTuple):
 
 def compile_template(text: str) -> Template:
     """Raises ValueError when `text` is no path template."""
+    if "{" in re.sub(r"\{[^{}]*\}", "", text):
+        msg = f"a brace is not closed in the path template {text!r}"
+        raise ValueError(msg)
     verb_match = _VERB.search(text)
     verb = verb_match[1] if verb_match else ""
     body = text[: verb_match.start()] if verb_match else text

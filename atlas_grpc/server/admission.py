@@ -17,7 +17,7 @@ MAX_VALUES = 50_000
 MAX_KEY = 1_024
 
 
-class Limits(Record):
+class Limits(Record, frozen=True):
     """Sizes in bytes of the JSON text, or of the data."""
 
     payload: int = 1 << 20
@@ -39,11 +39,7 @@ def objection(content: Content, limit: int) -> str | None:
 
 def _is_plain(data: bytes) -> bool:
     """Whether a valid JSON text, by its length and its punctuation alone, can break no rule."""
-    return (
-        len(data) <= MAX_KEY
-        and data.count(b"{") + data.count(b"[") <= MAX_DEPTH
-        and b"\\u0000" not in data
-    )
+    return len(data) <= MAX_KEY and data.count(b"{") + data.count(b"[") <= MAX_DEPTH and b"\\u0000" not in data
 
 
 def _object_to(root: object) -> str | None:

@@ -19,7 +19,15 @@ from ..gateway import create_app, serve_http
 from ..model import SECOND, State
 from ..observe.logs import get_logger
 from ..observe.loop_lag import LoopLag
-from ..observe.metrics import JOBS, QUEUE_DEPTH, QUEUE_OLDEST_AGE, WATCH_STREAMS, WORKER_SLOTS, WORKER_SLOTS_BUSY, Metrics
+from ..observe.metrics import (
+    JOBS,
+    QUEUE_DEPTH,
+    QUEUE_OLDEST_AGE,
+    WATCH_STREAMS,
+    WORKER_SLOTS,
+    WORKER_SLOTS_BUSY,
+    Metrics,
+)
 from ..stores import open_store
 from . import reflection
 from .admission import objection
@@ -148,6 +156,7 @@ class AtlasServer:
 
     def _start_worker(self) -> None:
         from ..worker import Runner
+
         settings = self.settings
         self._runner = Runner(
             self._registry,
@@ -180,7 +189,7 @@ class AtlasServer:
         gauge(*JOBS, lambda: {state.name: engine.counts.states.get(state, 0) for state in State})
         gauge(*QUEUE_DEPTH, lambda: _by_queue(engine, depth=True))
         gauge(*QUEUE_OLDEST_AGE, lambda: _by_queue(engine, depth=False))
-        gauge(*WATCH_STREAMS, lambda: engine.hub.open_watches())
+        gauge(*WATCH_STREAMS, engine.hub.open_watches)
         gauge(*WORKER_SLOTS, lambda: sum(session.slots for session in engine.leases.sessions.values()))
         gauge(*WORKER_SLOTS_BUSY, lambda: sum(len(session.in_hand) for session in engine.leases.sessions.values()))
 
@@ -213,12 +222,11 @@ class AtlasServer:
             self._folder.cleanup()
             self._folder = None
 
-
     async def stop_now(self) -> None:
         """Makes a `stop` that is going on hurry: handlers are stopped, calls are cut."""
         self._forced = True
         if self._runner is not None:
-            self._runner.stop()
+            await self._runner.stop()
         if self.http is not None:
             await self.http.stop(0)
         await self._server.stop(0)
@@ -228,7 +236,9 @@ _MESSAGE_SIZES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_messa
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
-    """The options of the gRPC server. Unknown names are silently ignored by gRPC, so a test checks that each one bites."""
+    """The options of the gRPC server. Unknown names are silently ignored by gRPC, so a test checks that each one
+    bites.
+    """
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),

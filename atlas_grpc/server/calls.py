@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 Req = TypeVar("Req", bound=Message)
+Req_contra = TypeVar("Req_contra", bound=Message, contravariant=True)
 
 NAMESPACE_KEY = "atlas-namespace"
 TRACE_KEY = "traceparent"
@@ -89,16 +90,16 @@ def _namespace(value: str | bytes) -> str:
     return value
 
 
-class Unary(Protocol[Req]):
+class Unary(Protocol[Req_contra]):
     """A handler of a unary call; answers the message or its bytes."""
 
-    async def __call__(self, call: Call, request: Req, /) -> Message | bytes: ...
+    async def __call__(self, call: Call, request: Req_contra, /) -> Message | bytes: ...
 
 
-class Streaming(Protocol[Req]):
+class Streaming(Protocol[Req_contra]):
     """A handler of a server stream; hands messages, as bytes, to `write`."""
 
-    async def __call__(self, call: Call, request: Req, write: Callable[[bytes], Awaitable[None]], /) -> None: ...
+    async def __call__(self, call: Call, request: Req_contra, write: Callable[[bytes], Awaitable[None]], /) -> None: ...
 
 
 class Guard:
@@ -234,9 +235,7 @@ class Guard:
         rpc.handled(known.code, time.monotonic() - began)
         log.debug("call failed", method=name, code=known.code.name, reason=known.reason)
         status = to_status(known)
-        await context.abort(
-            _CODES[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),)
-        )
+        await context.abort(_CODES[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
         raise AssertionError("abort returned")
 
 

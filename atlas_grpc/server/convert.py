@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from .. import lifecycle, pb
 from ..engine.submit import RetryOverride, Submission
@@ -18,8 +16,12 @@ from .admission import objection
 from .structs import NotJson, fill_struct, fill_value, from_struct
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from ..engine.engine import Submitted
     from ..engine.explain import Explanation
     from ..engine.hub import JobsUpdate, JobUpdate
     from ..model import AttemptView, Failure, LogLine, RetryPolicy, Transition, TypeInfo
@@ -28,14 +30,20 @@ if TYPE_CHECKING:
 MAX_START_AHEAD = 3_653 * 86_400 * SECOND
 """How far ahead a start time may lie: 10 years."""
 
+_number: Callable[[int], Any] = int
+"""The number of an enum member; the stubs have a type of their own for each enum."""
 _encode_json = msgspec.json.Encoder(order="sorted").encode
 _decode_json = msgspec.json.decode
 
 _EXECUTORS = {"task": pb.JobType.TASK, "thread": pb.JobType.THREAD, "process": pb.JobType.PROCESS}
 
 
-def submission(request: pb.SubmitJobRequest, namespace: str, traceparent: str, max_payload: int, now: int) -> Submission:
-    """What a valid SubmitJobRequest asks for. Raises InvalidArgument for what its rules cannot say: the payload, the start."""
+def submission(
+    request: pb.SubmitJobRequest, namespace: str, traceparent: str, max_payload: int, now: int
+) -> Submission:
+    """What a valid SubmitJobRequest asks for. Raises InvalidArgument for what its rules cannot say: the payload, the
+    start.
+    """
     start = request.WhichOneof("start")
     return Submission(
         namespace,
@@ -96,7 +104,9 @@ def retry_override(policy: pb.RetryPolicy) -> RetryOverride:
 def job_filter(where: pb.JobFilter, namespace: str) -> Filter:
     """The filter of a listing or a watch. Raises InvalidArgument for instants that are none."""
     since = instant(where.create_time_from, "filter.create_time_from") if where.HasField("create_time_from") else None
-    before = instant(where.create_time_before, "filter.create_time_before") if where.HasField("create_time_before") else None
+    before = (
+        instant(where.create_time_before, "filter.create_time_before") if where.HasField("create_time_before") else None
+    )
     return Filter(
         namespace,
         frozenset(where.ids),
@@ -134,16 +144,18 @@ def _span(span: Duration, length: int) -> None:
     span.nanos = rest * 1000
 
 
-def job(record: Job, progress: Progress | None = None, *, full: bool = False, result: bool = False) -> pb.Job:
-    """A job on the wire: `full` with payload and result, `result` with the result alone."""
-    message = spec(record.spec, payload=full)
-    message.state = record.state.value
+def fill_job(
+    message: pb.Job, record: Job, progress: Progress | None = None, *, full: bool = False, result: bool = False
+) -> None:
+    """Writes a job into an empty message: `full` with payload and result, `result` with the result alone."""
+    _fill_spec(message, record.spec, payload=full)
+    message.state = _number(record.state)
     message.version = record.version
     message.run = record.run
     _stamp(message.start_time, record.start_time)
     _stamp(message.update_time, record.history[-1].time)
     if record.state is State.PENDING:
-        message.pending_reason = lifecycle.pending_reason(record).value
+        message.pending_reason = _number(lifecycle.pending_reason(record))
         if not record.ready:
             _stamp(message.next_start_time, record.next_start)
     if record.attempt or record.run > 1:
@@ -156,19 +168,17 @@ def job(record: Job, progress: Progress | None = None, *, full: bool = False, re
     if record.cancel_time is not None:
         _stamp(message.cancel_time, record.cancel_time)
     _deadlines(message, record)
-    return message
 
 
-def spec(asked: JobSpec, *, payload: bool) -> pb.Job:
-    """The part of a job that its submitter decided."""
-    message = pb.Job(
-        id=asked.id,
-        namespace=asked.namespace,
-        type=asked.type,
-        queue=asked.queue,
-        priority=asked.priority,
-        request_id=asked.request_id,
-    )
+def _fill_spec(message: pb.Job, asked: JobSpec, *, payload: bool) -> None:
+    message.id = asked.id
+    message.namespace = asked.namespace
+    message.type = asked.type
+    message.queue = asked.queue
+    if asked.priority:
+        message.priority = asked.priority
+    if asked.request_id:
+        message.request_id = asked.request_id
     if payload:
         if asked.payload.content_type is None:
             fill_struct(message.payload, _decode_json(asked.payload.data))
@@ -186,19 +196,25 @@ def spec(asked: JobSpec, *, payload: bool) -> pb.Job:
         _span(message.start_timeout, asked.start_timeout)
     _span(message.retention, asked.retention)
     _stamp(message.create_time, asked.create_time)
-    return message
 
 
 def planned(asked: JobSpec, timetable: Sequence[PlannedAttempt]) -> pb.SubmitJobResponse:
     """The answer to a submit that only validates."""
-    would = job(lifecycle.submitted(asked), full=True)
-    response = pb.SubmitJobResponse(job=would)
+    response = pb.SubmitJobResponse()
+    fill_job(response.job, lifecycle.submitted(asked), full=True)
     response.job.ClearField("version")
     for line in timetable:
         attempt = response.planned_attempts.add(number=line.number)
         _span(attempt.earliest, line.earliest)
         _span(attempt.latest, line.latest)
     return response
+
+
+def fill_submitted(message: pb.SubmitJobResponse, answer: Submitted) -> None:
+    """Writes the answer to a submit into an empty message."""
+    fill_job(message.job, answer.job)
+    if answer.deduplicated:
+        message.deduplicated = True
 
 
 _policies: dict[RetryPolicy, pb.RetryPolicy] = {}
@@ -251,7 +267,7 @@ def _attempt(message: pb.Attempt, view: AttemptView) -> None:
     _stamp(message.start_time, view.start)
     if view.end is not None:
         _stamp(message.end_time, view.end)
-    message.outcome = view.outcome.value
+    message.outcome = _number(view.outcome)
     if view.error is not None:
         _failure(message.error, view.error)
 
@@ -270,8 +286,8 @@ def _progress(message: pb.Progress, progress: Progress) -> None:
 def _transition(message: pb.Transition, step: Transition) -> None:
     message.version = step.version
     _stamp(message.time, step.time)
-    message.state = step.state.value
-    message.cause = step.cause.value
+    message.state = _number(step.state)
+    message.cause = _number(step.cause)
     message.run = step.run
     message.attempt = step.attempt
     message.worker = step.worker
@@ -284,41 +300,41 @@ def _transition(message: pb.Transition, step: Transition) -> None:
 def _log_entry(message: pb.LogEntry, line: LogLine) -> None:
     message.offset = line.offset
     _stamp(message.time, line.time)
-    message.severity = line.severity.value
+    message.severity = _number(line.severity)
     message.message = line.message
     message.attempt = line.attempt
 
 
-def job_update(update: JobUpdate, token: str) -> pb.WatchJobResponse:
-    """A message of WatchJob."""
-    message = pb.WatchJobResponse(resume_token=token, dropped_logs=update.dropped_logs, heartbeat=update.heartbeat)
+def fill_update(message: pb.WatchJobResponse, update: JobUpdate, token: str) -> None:
+    """Writes a message of WatchJob into an empty one."""
+    message.resume_token = token
+    message.dropped_logs = update.dropped_logs
+    message.heartbeat = update.heartbeat
     if update.job is not None:
-        message.job.CopyFrom(job(update.job, update.latest, result=True))
+        fill_job(message.job, update.job, update.latest, result=True)
     for step in update.transitions:
         _transition(message.transitions.add(), step)
     if update.progress is not None:
         _progress(message.progress, update.progress)
     for line in update.logs:
         _log_entry(message.logs.add(), line)
-    return message
 
 
 def jobs_update(update: JobsUpdate, progress: Sequence[Progress | None], token: str) -> pb.WatchJobsResponse:
     """A message of WatchJobs."""
-    return pb.WatchJobsResponse(
-        jobs=[job(record, shown) for record, shown in zip(update.jobs, progress, strict=True)],
-        deleted_ids=update.deleted,
-        synced=update.synced,
-        resume_token=token,
-        heartbeat=update.heartbeat,
+    message = pb.WatchJobsResponse(
+        deleted_ids=update.deleted, synced=update.synced, resume_token=token, heartbeat=update.heartbeat
     )
+    for record, shown in zip(update.jobs, progress, strict=True):
+        fill_job(message.jobs.add(), record, shown)
+    return message
 
 
 def explanation(found: Explanation) -> pb.ExplainJobResponse:
     """The answer to ExplainJob."""
     message = pb.ExplainJobResponse(
-        state=found.job.state.value,
-        pending_reason=lifecycle.pending_reason(found.job).value,
+        state=_number(found.job.state),
+        pending_reason=_number(lifecycle.pending_reason(found.job)),
         summary=found.summary,
         jobs_ahead=found.ahead,
         slots=found.slots,
@@ -327,7 +343,7 @@ def explanation(found: Explanation) -> pb.ExplainJobResponse:
     if found.next_time is not None:
         _stamp(message.next_event_time, found.next_time)
     if found.next_event is not None:
-        message.next_event = found.next_event.value
+        message.next_event = _number(found.next_event)
     return message
 
 

@@ -27,7 +27,7 @@ log = get_logger("atlas.server")
 def run(loaded: Loaded) -> int:
     """Serves until it is told to stop, and answers the exit code: 0 after a clean stop, 1 when it could not start."""
     settings = loaded.settings
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format)  # type: ignore[arg-type]
     try:
         registry = Registry()
         registry.add(sleep)

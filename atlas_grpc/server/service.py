@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import grpc
 
 from .. import pb
-from ..engine.submit import Submission
 from ..engine.tokens import JobToken, PageToken, decode, encode
 from ..errors import AtlasError, InvalidArgument
 from ..model import SECOND
 from ..status import to_status
-from . import convert
+from . import convert, encoded
 from .validation import by_item
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ..engine.engine import Engine, Submitted
+    from ..engine.engine import Engine
     from ..engine.hub import JobWatch
-    from ..model import Job
+    from ..engine.submit import Submission
+    from ..model import Job, Progress
     from .calls import Call, Guard
 
     Write = Callable[[bytes], Awaitable[None]]
@@ -40,6 +40,7 @@ class JobService:
     def __init__(self, engine: Engine, *, max_payload: int) -> None:
         self._engine = engine
         self._max_payload = max_payload
+        self._reads = encoded.ReadCache()
 
     def handlers(self, guard: Guard) -> grpc.GenericRpcHandler:
         """All methods, guarded."""
@@ -70,11 +71,11 @@ class JobService:
         now = self._engine.store.now()
         return convert.submission(request, call.namespace, call.traceparent, self._max_payload, now)
 
-    async def submit(self, call: Call, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
+    async def submit(self, call: Call, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse | bytes:
         sub = self._submission(call, request)
         if request.validate_only:
             return convert.planned(*self._engine.plan(sub))
-        return self._submitted(await self._engine.submit(sub))
+        return encoded.submitted(await self._engine.submit(sub))
 
     async def submit_many(self, call: Call, request: pb.SubmitJobsRequest) -> pb.SubmitJobsResponse:
         whole, wrong = by_item(request, "requests")
@@ -97,12 +98,8 @@ class JobService:
             if isinstance(answer, AtlasError):
                 outcome.error.CopyFrom(to_status(answer))
             else:
-                outcome.response.CopyFrom(self._submitted(answer))
+                outcome.response.MergeFromString(encoded.submitted(answer))
         return response
-
-    @staticmethod
-    def _submitted(answer: Submitted) -> pb.SubmitJobResponse:
-        return pb.SubmitJobResponse(job=convert.job(answer.job), deduplicated=answer.deduplicated)
 
     async def run(self, call: Call, request: pb.RunJobRequest, write: Write) -> None:
         if request.job.validate_only:
@@ -118,7 +115,7 @@ class JobService:
             while True:
                 update = await watch.next()
                 message = pb.RunJobResponse(deduplicated=first)
-                message.update.CopyFrom(convert.job_update(update, _job_token(watch, update.version, update.log)))
+                convert.fill_update(message.update, update, _job_token(watch, update.version, update.log))
                 first = False
                 await write(message.SerializeToString())
                 if update.final:
@@ -126,7 +123,7 @@ class JobService:
         finally:
             watch.close()
 
-    async def get(self, call: Call, request: pb.GetJobRequest) -> pb.GetJobResponse:
+    async def get(self, call: Call, request: pb.GetJobRequest) -> bytes:
         if request.HasField("wait"):
             seconds = convert.micros(request.wait) / SECOND
             left = call.time_left()
@@ -136,12 +133,20 @@ class JobService:
             job = await self._engine.wait(call.namespace, request.id, seconds)
         else:
             job = await self._engine.get(call.namespace, request.id)
-        return pb.GetJobResponse(job=await self._job(job, full=request.view != pb.JOB_VIEW_BASIC))
+        full = request.view != pb.JOB_VIEW_BASIC
+        progress = await self._progress(job)
+        key = (job.spec.id, job.version, 0 if progress is None else progress.time, full)
+        answer = self._reads.get(key)
+        if answer is None:
+            response = pb.GetJobResponse()
+            convert.fill_job(response.job, job, progress, full=full)
+            answer = response.SerializeToString()
+            self._reads.put(key, answer)
+        return answer
 
-    async def _job(self, job: Job, *, full: bool = False) -> pb.Job:
+    async def _progress(self, job: Job) -> Progress | None:
         # Only attempts report, so a job that never started has nothing to read.
-        progress = (await self._engine.outputs([job]))[0].progress if job.attempt else None
-        return convert.job(job, progress, full=full)
+        return (await self._engine.outputs([job]))[0].progress if job.attempt or job.run > 1 else None
 
     async def list(self, call: Call, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         where = convert.job_filter(request.filter, call.namespace)
@@ -151,13 +156,14 @@ class JobService:
         response = pb.ListJobsResponse(next_page_token=token)
         size = 0
         for record, output in zip(records, await self._engine.outputs(records), strict=True):
-            message = convert.job(record, output.progress, full=full)
+            message = response.jobs.add()
+            convert.fill_job(message, record, output.progress, full=full)
             size += message.ByteSize()
-            if size > _PAGE_BYTES and response.jobs:
+            if size > _PAGE_BYTES and len(response.jobs) > 1:
                 # The answer must stay below what clients take: the rest goes to the next page.
+                del response.jobs[-1]
                 response.next_page_token = self._engine.page_token(where, response.jobs[-1].id)
                 break
-            response.jobs.append(message)
         return response
 
     async def watch(self, call: Call, request: pb.WatchJobRequest, write: Write) -> None:
@@ -169,13 +175,15 @@ class JobService:
                 update = await watch.next()
                 # Watchers at the same place are sent the same bytes; log lines are each watcher's own affair.
                 key = None if update.logs or update.dropped_logs else update.place
-                encoded = None if key is None else watch.topic.encoded.get(key)
-                if encoded is None:
+                data = None if key is None else watch.topic.encoded.get(key)
+                if data is None:
                     token = _job_token(watch, update.version, update.log)
-                    encoded = convert.job_update(update, token).SerializeToString()
+                    message = pb.WatchJobResponse()
+                    convert.fill_update(message, update, token)
+                    data = message.SerializeToString()
                     if key is not None:
-                        watch.topic.encoded[key] = encoded
-                await write(encoded)
+                        watch.topic.encoded[key] = data
+                await write(data)
                 if update.final:
                     return
         finally:
@@ -198,12 +206,16 @@ class JobService:
     async def cancel(self, call: Call, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
         version = request.if_version if request.HasField("if_version") else None
         job = await self._engine.cancel(call.namespace, request.id, request.reason, version)
-        return pb.CancelJobResponse(job=await self._job(job))
+        response = pb.CancelJobResponse()
+        convert.fill_job(response.job, job, await self._progress(job))
+        return response
 
     async def retry(self, call: Call, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
         version = request.if_version if request.HasField("if_version") else None
         job = await self._engine.retry(call.namespace, request.id, version)
-        return pb.RetryJobResponse(job=await self._job(job))
+        response = pb.RetryJobResponse()
+        convert.fill_job(response.job, job, await self._progress(job))
+        return response
 
     async def delete(self, call: Call, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
         version = request.if_version if request.HasField("if_version") else None
@@ -213,7 +225,7 @@ class JobService:
     async def explain(self, call: Call, request: pb.ExplainJobRequest) -> pb.ExplainJobResponse:
         return convert.explanation(await self._engine.explain(call.namespace, request.id))
 
-    async def list_types(self, call: Call, request: pb.ListJobTypesRequest) -> pb.ListJobTypesResponse:
+    async def list_types(self, _: Call, request: pb.ListJobTypesRequest) -> pb.ListJobTypesResponse:
         types = self._engine.catalog.types()
         limit = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         query = b"types"

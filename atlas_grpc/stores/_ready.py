@@ -1,7 +1,7 @@
 """The ready index of the memory store: which jobs may be claimed, in which order, for a type in any queue or in some.
 
-A line holds the ready jobs of one priority, longest ready first, as a heap with lazy deletion: an entry counts only while
-the job is still ready since that instant. Every ready job stands in two lines, that of its type and that of its
+A line holds the ready jobs of one priority, longest ready first, as a heap with lazy deletion: an entry counts only
+while the job is still ready since that instant. Every ready job stands in two lines, that of its type and that of its
 (type, queue), so that a claim never looks at more lines than it asks for, however many queues there are.
 """
 
@@ -85,10 +85,12 @@ class ReadyIndex:
             if left[index] <= 0:
                 heapq.heappop(heads)
                 continue
-            heapq.heappop(line.heap)
-            if self._counts(entry):
-                left[index] -= 1
-                yield self._jobs[entry[1]]
+            # Two asks may share a line: then the head that one of them saw may be gone.
+            if line.heap and line.heap[0] == entry:
+                heapq.heappop(line.heap)
+                if self._counts(entry):
+                    left[index] -= 1
+                    yield self._jobs[entry[1]]
             if line.heap:
                 heapq.heapreplace(heads, (order, line.heap[0], index, line))
             else:
@@ -106,14 +108,16 @@ class ReadyIndex:
         return found
 
     def _before(self, heap: list[_Entry], mine: _Entry) -> int:
-        found = 0
+        # A set, because a job that was taken and given back within a microsecond may have two equal entries.
+        found: set[_Entry] = set()
         look = [0]
-        while look and found < _AHEAD_BOUND:
+        while look and len(found) < _AHEAD_BOUND:
             at = look.pop()
             if at < len(heap) and heap[at] < mine:
-                found += self._counts(heap[at])
+                if self._counts(heap[at]):
+                    found.add(heap[at])
                 look += (2 * at + 1, 2 * at + 2)
-        return found
+        return len(found)
 
     def counts(self) -> list[QueueCount]:
         """Depth and oldest instant of each queue that has ready jobs."""

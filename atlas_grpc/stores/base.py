@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from ..model import Ask, Job, Update
 
 
-class Filter(Record):
-    """Which jobs are meant: all that is set must match; within a set any one is enough. Times: from ≤ created < before."""
+class Filter(Record, frozen=True):
+    """Which jobs are meant: all that is set must match; within a set any one is enough. Times: from ≤ created <
+    before.
+    """
 
     namespace: str
     ids: frozenset[str] = frozenset()
@@ -47,14 +49,14 @@ class Filter(Record):
         return self.created_before is None or spec.create_time < self.created_before
 
 
-class Page(Record):
+class Page(Record, frozen=True):
     """A part of a listing, newest first. `after` continues it; None after the last."""
 
     jobs: tuple[Job, ...]
     after: str | None
 
 
-class Change(Record):
+class Change(Record, frozen=True):
     """An entry of the feed: this job changed. `job` is as it is now, None when it was deleted."""
 
     spec: JobSpec
@@ -62,7 +64,7 @@ class Change(Record):
     job: Job | None
 
 
-class Output(Record):
+class Output(Record, frozen=True):
     """What a job told about itself: its progress, and which log lines are kept (`log_start` ≤ offset < `log_end`)."""
 
     progress: Progress | None = None
@@ -70,7 +72,7 @@ class Output(Record):
     log_end: int = 0
 
 
-class QueueCount(Record):
+class QueueCount(Record, frozen=True):
     """How many jobs of a type wait ready in a queue, and since when the first of them."""
 
     queue: str
@@ -79,7 +81,7 @@ class QueueCount(Record):
     oldest: int
 
 
-class Counts(Record):
+class Counts(Record, frozen=True):
     """How full the store is."""
 
     states: Mapping[State, int]
@@ -105,7 +107,9 @@ class StoreListener(Protocol):
 
 
 class Store(Protocol):
-    """What the engine needs of a store. Errors: `StoreFull` where said; `Unavailable` when the store cannot be reached."""
+    """What the engine needs of a store. Errors: `StoreFull` where said; `Unavailable` when the store cannot be
+    reached.
+    """
 
     @property
     def epoch(self) -> str:
@@ -146,7 +150,9 @@ class Store(Protocol):
         ...
 
     async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
-        """Compare-and-set: stores each job whose stored version is the expected one; False for each that is stale or gone."""
+        """Compare-and-set: stores each job whose stored version is the expected one; False for each that is stale or
+        gone.
+        """
         ...
 
     async def delete(self, jobs: Sequence[Job]) -> list[bool]:
@@ -187,13 +193,13 @@ class Store(Protocol):
         ...
 
     async def changes(self, after: int, limit: int) -> tuple[list[Change], int]:
-        """Up to `limit` entries of the feed after a cursor, in order, and the cursor after them. Of several changes of one
-        job only the latest is told, so there may be fewer. Raises ResumeTokenExpired when changes after the cursor are
-        no longer kept."""
+        """Up to `limit` entries of the feed after a cursor, in order, and the cursor after them. Of several changes
+        of one job only the latest is told, so there may be fewer. Raises ResumeTokenExpired when changes after the
+        cursor are no longer kept."""
         ...
 
     async def report(self, updates: Sequence[Update]) -> list[bool]:
-        """Stores progress (the latest wins) and appends log lines; False for each whose token is not the running one."""
+        """Stores progress (latest wins) and appends log lines; False for each whose token is not the running one."""
         ...
 
     async def outputs(self, ids: Sequence[str]) -> list[Output]:
@@ -201,5 +207,5 @@ class Store(Protocol):
         ...
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
-        """Kept log lines from an offset on, in order. The first may have a larger offset: the lines between are gone."""
+        """Kept log lines from an offset on, in order; the first may have a larger one: what is between is gone."""
         ...

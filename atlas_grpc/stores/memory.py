@@ -8,7 +8,7 @@ it is stale.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -108,7 +108,7 @@ class MemoryStore(Store):
                 continue
             if spec.request_id:
                 self._keys[key] = spec.id
-            self._order.setdefault(spec.namespace, []).append(spec.id)
+            self._list(spec)
             self._write(None, job)
             ready = ready or job.ready
             answers.append(job)
@@ -181,7 +181,7 @@ class MemoryStore(Store):
         if self._sessions.get(session, 0) <= now:
             return []
         taken: list[Job] = []
-        for old in self._ready.take(asks):
+        for old in self._ready.take(asks) if limit > 0 else ():
             self._fence += 1
             job = lifecycle.started(old, now, session=session, worker=worker, fence=self._fence)
             self._write(old, job)
@@ -199,7 +199,8 @@ class MemoryStore(Store):
         while heap:
             at, job_id = heap[0]
             job = self._jobs.get(job_id)
-            if job is not None and job.due == at:
+            # A job that was written twice with the same instant has two entries, one after the other.
+            if job is not None and job.due == at and not (found and found[-1] is job):
                 if at > now:
                     self._restore(found)
                     return found, at
@@ -290,7 +291,9 @@ class MemoryStore(Store):
         found = []
         for job_id in ids:
             report = self._reports.get(job_id)
-            found.append(Output() if report is None else Output(report.progress, report.end - len(report.lines), report.end))
+            found.append(
+                Output() if report is None else Output(report.progress, report.end - len(report.lines), report.end)
+            )
         return found
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
@@ -310,15 +313,20 @@ class MemoryStore(Store):
 
     def _forget_surplus(self, more: int = 0) -> None:
         """Deletes the oldest finished jobs beyond the bounds."""
-        states = self._states
         while self._finished:
-            finished = states[State.SUCCESS] + states[State.FAILED] + states[State.CANCELLED]
-            if finished <= self._limits.max_finished and self._size + more <= self._limits.max_bytes:
+            if self._terminal() <= self._limits.max_finished and self._size + more <= self._limits.max_bytes:
                 return
-            job_id, version = self._finished.popleft()
-            job = self._jobs.get(job_id)
-            if job is not None and job.version == version:
-                self._remove(job)
+            entry = self._finished.popleft()
+            if self._is_latest(entry):
+                self._remove(self._jobs[entry[0]])
+
+    def _terminal(self) -> int:
+        states = self._states
+        return states[State.SUCCESS] + states[State.FAILED] + states[State.CANCELLED]
+
+    def _is_latest(self, entry: tuple[str, int]) -> bool:
+        job = self._jobs.get(entry[0])
+        return job is not None and job.version == entry[1]
 
     def _write(self, old: Job | None, job: Job) -> None:
         spec = job.spec
@@ -339,6 +347,8 @@ class MemoryStore(Store):
             self._held.setdefault(job.session, set()).add(spec.id)
         elif job.finish_time is not None:
             self._finished.append((spec.id, job.version))
+            if len(self._finished) > 2 * self._terminal() + 1024:
+                self._finished = deque(entry for entry in self._finished if self._is_latest(entry))
         self._append((spec.id, job.version))
 
     def _unindex(self, job: Job) -> None:
@@ -362,7 +372,7 @@ class MemoryStore(Store):
         if spec.request_id:
             del self._keys[spec.namespace, spec.request_id]
         self._append(msgspec.structs.replace(spec, payload=EMPTY_OBJECT))
-        self._forget_order(spec.namespace)
+        self._unlist(spec.namespace)
 
     def _append(self, entry: tuple[str, int] | JobSpec) -> None:
         """Adds to the feed: the id and version of a job that changed, or the spec of one that was deleted."""
@@ -373,10 +383,20 @@ class MemoryStore(Store):
             self._feed.append(entry)
         self._head += 1
 
-    def _forget_order(self, namespace: str) -> None:
+    def _list(self, spec: JobSpec) -> None:
+        """Adds to the listing of the namespace. Ids grow, but of concurrent submits a later one may come first."""
+        order = self._order.setdefault(spec.namespace, [])
+        if order and spec.id < order[-1]:
+            insort(order, spec.id)
+        else:
+            order.append(spec.id)
+
+    def _unlist(self, namespace: str) -> None:
         dead = self._dead[namespace] = self._dead.get(namespace, 0) + 1
         order = self._order[namespace]
-        if dead * 2 > len(order) + 1024:
+        if dead == len(order):
+            del self._order[namespace], self._dead[namespace]
+        elif dead * 2 > len(order) + 1024:
             self._order[namespace] = [job_id for job_id in order if job_id in self._jobs]
             self._dead[namespace] = 0
 
@@ -391,5 +411,3 @@ def _size(job: Job) -> int:
     spec = job.spec
     size = _JOB_OVERHEAD + len(spec.payload.data) + 100 * len(spec.labels)
     return size if job.result is None else size + len(job.result.data)
-
-

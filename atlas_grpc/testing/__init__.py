@@ -1,4 +1,6 @@
-"""Helpers for the tests of those who use or extend Atlas: a clock that obeys, a server in this process, store conformance."""
+"""Helpers for the tests of those who use or extend Atlas: a clock that obeys, a server in this process, store
+conformance.
+"""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ _TURNS = 40
 class FakeClock:
     """An `atlas_grpc.clock.Clock` under the control of a test.
 
-        clock = FakeClock()
-        ...
-        await clock.advance(30)     # wakes all that sleeps until then, in order, and lets it run
+    clock = FakeClock()
+    ...
+    await clock.advance(30)     # wakes all that sleeps until then, in order, and lets it run
     """
 
     def __init__(self, start: int = _START) -> None:

@@ -22,7 +22,8 @@ _DEFAULTS: dict[str, Any] = {"grpc_address": "127.0.0.1:0", "http_address": "off
 async def serving(
     *handlers: Callable[..., Any] | Registry | str, clock: Clock | None = None, grace: float = 5.0, **options: Any
 ) -> AsyncIterator[AtlasServer]:
-    """Runs a server with the built-in types and `handlers` (functions, registries, modules or files) until the block ends.
+    """Runs a server with the built-in types and `handlers` (functions, registries, modules or files) until the block
+    ends.
 
     `options` are those of `atlas_grpc.config.Settings`. Its address is `server.grpc_address`; with
     `http_address="127.0.0.1:0"` there is `server.http.port` too.

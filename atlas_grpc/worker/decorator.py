@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -109,9 +108,7 @@ def checked_options(
     type_name = fn.__name__ if name is None else name
     check.that(bool(_NAME.fullmatch(type_name)), f"job type {type_name!r} must match {_NAME.pattern}")
     check.that(bool(_QUEUE.fullmatch(queue)), f"queue {queue!r} must match {_QUEUE.pattern}")
-    check.that(
-        isinstance(concurrency, int) and 0 <= concurrency < 2**31, "concurrency must be a whole number, 0 or more"
-    )
+    check.that(_is_whole(concurrency) and 0 <= concurrency < 2**31, "concurrency must be a whole number, 0 or more")
     doc = inspect.getdoc(fn) or ""
     return Options(
         name=type_name,
@@ -123,6 +120,14 @@ def checked_options(
         concurrency=concurrency,
         executor=check.executor(fn, executor),
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class _Check:
@@ -137,8 +142,7 @@ class _Check:
 
     def micros(self, what: str, value: float | timedelta, longest: float) -> int:
         number = value.total_seconds() if isinstance(value, timedelta) else value
-        numeric = isinstance(number, int | float) and not isinstance(number, bool)
-        self.that(numeric, f"{what} must be seconds or a timedelta")
+        self.that(_is_number(number), f"{what} must be seconds or a timedelta")
         self.that(0 <= number <= longest, f"{what} must be 0 to {longest:g} seconds")
         return round(number * SECOND)
 
@@ -150,8 +154,7 @@ class _Check:
         return micros
 
     def number(self, what: str, value: float, low: float, high: float) -> float:
-        numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        self.that(numeric and low <= value <= high, f"{what} must be a number from {low:g} to {high:g}")
+        self.that(_is_number(value) and low <= value <= high, f"{what} must be a number from {low:g} to {high:g}")
         return value
 
     def retry(self, given: RetryOptions | RetryPolicy | None) -> RetryPolicy:
@@ -162,7 +165,7 @@ class _Check:
         unknown = set(options) - set(RetryOptions.__annotations__)
         self.that(not unknown, f"retry has no option {', '.join(sorted(unknown))}")
         attempts = self.number("retry max_attempts", options.get("max_attempts", default.max_attempts), 1, 100)
-        self.that(isinstance(attempts, int), "retry max_attempts must be a whole number")
+        self.that(_is_whole(attempts), "retry max_attempts must be a whole number")
         reasons = tuple(options.get("non_retryable", default.non_retryable))
         legal = len(reasons) <= 64 and all(REASON.fullmatch(reason) for reason in reasons)
         self.that(legal, f"retry non_retryable must be at most 64 reasons that match {REASON.pattern}")

@@ -6,9 +6,7 @@ import logging
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .context import JobContext
 from .failures import HandlerRaised, outcome_of, stand_in, worth_logging
-from .output import Output
 from .results import NOTHING, admitted, encode
 
 if TYPE_CHECKING:
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..model import Assignment, Failed, Outcome, Released
+    from .context import JobContext
+    from .output import Output
     from .processes import Child
     from .registry import Handler
     from .results import Admit

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import traceback
 
-
 from ..errors import Code, FailNow, GiveBack, RetryIn
 from ..model import SECOND, Failed, Failure, Released
 from .problems import PayloadRefused, ResultRefused
 from .text import REASON, clean
-
 
 MAX_MESSAGE = 4 * 1024
 """Bytes of an error's message."""
@@ -102,5 +100,3 @@ def _describe(exc: BaseException) -> str:
     except BaseException:  # a broken __str__ may raise anything
         return f"{name}: its text could not be made"
     return f"{name}: {text}" if text else name
-
-

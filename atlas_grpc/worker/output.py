@@ -28,7 +28,7 @@ class Output:
     whatever is added is taken by the reader that was notified, or notifies again.
     """
 
-    __slots__ = ("_attempt", "_bytes", "_closed", "_dropped", "_lock", "_logs", "_notify", "_progress", "announced")
+    __slots__ = ("_attempt", "_bytes", "_dropped", "_lock", "_logs", "_notify", "_progress", "announced")
 
     def __init__(self, attempt: int, notify: Callable[[], None]) -> None:
         self._attempt = attempt
@@ -38,7 +38,6 @@ class Output:
         self._logs: list[LogLine] = []
         self._bytes = 0
         self._dropped = 0
-        self._closed = False
         self.announced = False
 
     def progress(self, current: float, total: float, message: str) -> None:
@@ -82,9 +81,13 @@ class Output:
 
     def close(self) -> None:
         """The attempt is over: what a thread that was left behind still says is ignored."""
-        self._closed = True
+        self._notify = _nobody
 
     def _announce(self) -> None:
-        if not self.announced and not self._closed:
+        if not self.announced:
             self.announced = True
             self._notify()
+
+
+def _nobody() -> None:
+    """Whom a closed output notifies."""

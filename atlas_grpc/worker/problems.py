@@ -1,10 +1,10 @@
 """What can be wrong with handlers before a job runs, and with a payload when one is about to.
 
-    RegistryError
-    ├── InvalidHandler     the function or its options cannot be a handler
-    ├── NotAHandler        there is no `@handler` on it
-    ├── DuplicateType      two handlers for one job type
-    └── LoadFailed         a module or file could not be loaded, or holds no handlers
+RegistryError
+├── InvalidHandler     the function or its options cannot be a handler
+├── NotAHandler        there is no `@handler` on it
+├── DuplicateType      two handlers for one job type
+└── LoadFailed         a module or file could not be loaded, or holds no handlers
 """
 
 from __future__ import annotations

@@ -5,18 +5,19 @@ timeout, by the kernel for want of memory. None of that may touch the server, an
 
 - **No fork.** gRPC and threads do not survive `fork`. A child is a new interpreter, started by `subprocess` (which uses
   `vfork` and `exec`), that imports the module of the handler again. It never imports grpc.
-- **No pickle.** `multiprocessing` pickles what it passes on, and unpickling user data executes it. Here a handler is named
-  by module (or file) and qualified name, and data travel as MessagePack over a socket pair (`wire`).
+- **No pickle.** `multiprocessing` pickles what it passes on, and unpickling user data executes it. Here a handler is
+  named by module (or file) and qualified name, and data travel as MessagePack over a socket pair (`wire`).
 - **A process group each.** A child leads its own session, so that one signal ends it with whatever it started (a
   handler that calls ffmpeg), and Ctrl-C at the terminal reaches the server alone.
-- **Death is seen, not inferred.** A thread waits for each child (`waitid` that leaves the zombie): end of file alone would
-  be hidden by a grandchild that inherited the socket. The zombie holds the process id until the group was killed, so the
-  signal cannot hit a stranger. What the child had sent before it died is read first.
-- **The parent's death is seen by the kernel.** Each child has a pipe whose other end only the parent holds; when it closes,
-  the kernel kills the child's group (`_child.die_with`), even while C code holds the child's GIL.
+- **Death is seen, not inferred.** A thread waits for each child (`waitid` that leaves the zombie): end of file alone
+  would be hidden by a grandchild that inherited the socket. The zombie holds the process id until the group was killed,
+  so the signal cannot hit a stranger. What the child had sent before it died is read first.
+- **The parent's death is seen by the kernel.** Each child has a pipe whose other end only the parent holds; when it
+  closes, the kernel kills the child's group (`_child.die_with`), even while C code holds the child's GIL.
 
-Cost: starting a child takes 0.2 s and more (Pydantic is most of it), an attempt in a warm one about 0.2 ms. Idle ones end
-after a minute. Prior art: `concurrent.futures` breaks the whole pool when one process dies; Celery's prefork pool forks.
+Cost: starting a child takes 0.2 s and more (Pydantic is most of it), an attempt in a warm one 0.25 ms. Idle ones
+end after a minute. Prior art: `concurrent.futures` breaks the whole pool when one process dies; Celery's prefork pool
+forks.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..model import SECOND, Released
-from .execution import NEVER, log, log_failure
+from .execution import NEVER, Why, log, log_failure
 from .failures import HandlerRaised, died, outcome_of
 from .problems import ResultRefused
 from .results import admitted
@@ -62,7 +63,9 @@ _BOOT = (
 class Child:
     """A process, and the attempt that it executes."""
 
-    def __init__(self, max_result: int, handle: Callable[[Child, Said | Ended], None], gone: Callable[[Child], None]):
+    def __init__(
+        self, max_result: int, handle: Callable[[Child, Said | Ended], None], gone: Callable[[Child], None]
+    ) -> None:
         self._handle = handle
         self._gone = gone
         self._loop = asyncio.get_running_loop()
@@ -179,12 +182,14 @@ class Child:
 
 
 class Processes:
-    """Runs handlers in children. They are started when they are needed; the caller bounds their number."""
+    """Runs handlers in children. They are started when they are needed; the caller bounds their number, and calls
+    `expire` when `look_at` said."""
 
-    def __init__(self, ended: EndedCallback, limits: Limits, clock: Clock) -> None:
+    def __init__(self, ended: EndedCallback, limits: Limits, clock: Clock, look_at: Callable[[float], None]) -> None:
         self._ended = ended
         self._limits = limits
         self._clock = clock
+        self._look_at = look_at
         self._children: set[Child] = set()
         self._idle: list[Child] = []
 
@@ -201,14 +206,16 @@ class Processes:
         message = Start(*handler.origin, execution.assignment, left)
         try:
             child = self._idle.pop() if self._idle else self._spawn()
-            child.execution, execution.child = execution, child
+        except OSError as exc:
+            log.error("no process can be started: %s", type(exc).__name__)
+            self._ended(execution, Released(SECOND))
+            return
+        child.execution, execution.child = execution, child
+        try:
             child.send(message)
-        except BrokenPipeError:  # it died idle, and nothing began
+        except OSError:  # it died idle, and nothing began
             child.execution = None
             self.start(execution)
-        except OSError as exc:
-            log.error("no process can be started: %s", type(exc).__name__)  # noqa: TRY400 - the class says it
-            self._ended(execution, Released(SECOND))
 
     def stop(self, execution: Execution, *, kill: bool) -> None:
         child = execution.child
@@ -251,7 +258,8 @@ class Processes:
         child.execution = execution.child = None
         child.idle_since = self._clock.monotonic()
         self._idle.append(child)
-        if message.frames:
+        self._look_at(child.idle_since + IDLE_TIME)
+        if message.frames and execution.why is Why.RUNNING:
             log_failure(execution, HandlerRaised(message.frames))
         self._ended(execution, self._outcome(message))
 

@@ -42,7 +42,7 @@ def encode(value: Any, adapter: TypeAdapter[Any] | None) -> Content:
 
 
 def admitted(content: Content, admit: Admit | None, max_bytes: int) -> Succeeded:
-    """The outcome with that result. Raises `ResultRefused` when it is too large or `admit` gives a reason against it."""
+    """The outcome with that result. Raises `ResultRefused` when it is too large or `admit` has a reason against it."""
     if len(content.data) > max_bytes:
         message = f"the result has {len(content.data)} bytes; at most {max_bytes} are kept"
         raise ResultRefused(RESULT_TOO_LARGE, message)

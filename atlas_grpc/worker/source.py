@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 class WorkSource(Protocol):
     """A session with whoever hands out work. All calls are made from one event loop."""
 
-    async def open(self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]) -> None:
+    async def open(
+        self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
+    ) -> None:
         """Opens a session for the worker of that name.
 
         `on_stop(job_id, fence, why)` is called from the loop for an attempt of this session that must stop: `why` is

@@ -43,8 +43,8 @@ class Tasks:
             signature = execution.kind.handler.signature
             value = await signature.call(execution.assignment.payload, execution.context)
             outcome = conclude(value, execution, self._limits)
-        except GeneratorExit:  # the loop is gone
-            raise
         except BaseException as exc:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
+            if self._loop.is_closed():  # the coroutine is only being thrown away
+                raise
             outcome = failed(execution, exc)
         self._ended(execution, outcome)

@@ -6,8 +6,11 @@ Everything that is said is checked; the exit code is 0 only if all of it was tru
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import signal
 import sys
+import tarfile
 import tempfile
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,7 +22,7 @@ from atlas_grpc.client import JobState, Logged, Progressed, Transitioned
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from atlas_grpc.client import JobEvent, Stream
+    from atlas_grpc.client import JobEvent, Stream, SubmitOptions
 
 HERE = Path(__file__).parent
 LIMIT = 40
@@ -81,14 +84,17 @@ class Proxy:
 
 
 @asynccontextmanager
-async def server(address: str) -> AsyncIterator[None]:
-    """`atlas serve` with the example handlers, drained and stopped at the end."""
+async def server(path: str) -> AsyncIterator[None]:
+    """`atlas serve` with the example handlers on a Unix socket; drained and stopped at the end."""
     program = [str(Path(sys.executable).with_name("atlas")), "serve", "--handlers", str(HERE / "archive.py")]
     process = await asyncio.create_subprocess_exec(
-        *program, "--grpc-address", address, "--http-address", "off", "--log-level", "warning",
+        *program, "--grpc-address", f"unix:{path}", "--http-address", "off", "--log-level", "error",
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        while process.returncode is None and not os.path.exists(path):  # noqa: ASYNC110, ASYNC240, PTH110
+            await asyncio.sleep(0.02)
+        check(process.returncode is None, "the server is up")
         yield
         process.send_signal(signal.SIGTERM)
         check(await process.wait() == 0, "the server drained on SIGTERM and ended with exit code 0")
@@ -139,11 +145,23 @@ async def progress(client: Client) -> None:
     check(gapless(events), "every transition was seen once, in order")
 
 
+def inspect(archive: Path) -> tuple[str, list[str]]:
+    """The digest of an archive, and the names in it."""
+    with tarfile.open(archive) as opened:
+        return hashlib.sha256(archive.read_bytes()).hexdigest(), opened.getnames()
+
+
 async def work(client: Client) -> None:
-    title(2, "Real work in a process of its own: the digest of a file")
-    job = await client.run("checksum", {"path": str(HERE / "archive.py")})
-    print(f"    {job.output}", flush=True)
-    check(job.output is not None, "the result came back")
+    title(2, "Real work in a process of its own: a directory is packed, with the digest of every file")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "docs.tar.gz")
+        payload = {"source": str(HERE.parent), "target": str(target), "exclude": ["__pycache__"]}
+        events = await followed(client.run_events("archive", payload))
+        job = await client.get(steps(events)[-1].job)
+        print(f"    {job.output}", flush=True)
+        digest, names = inspect(target)
+        check(job.output["sha256"] == digest, "the archive has that digest")
+        check(f"examples/{Path(__file__).name}" in names, "and this very file is in it")
 
 
 async def failure(client: Client) -> None:
@@ -164,6 +182,8 @@ async def retry(client: Client) -> None:
     check(sum(step.cause == "ATTEMPT_FAILED" for step in steps(events)) == 2, "two attempts failed")
     check(steps(events)[-1].state is JobState.SUCCESS, "the third one succeeded")
     check(steps(events)[-1].attempt == 3, "no attempt was made without need")
+    first, second = (step.next_start_time - step.time for step in steps(events) if step.next_start_time)
+    check(second > first, f"the pauses grew, from {first.total_seconds():.2f} s to {second.total_seconds():.2f} s")
 
 
 async def cancel(client: Client) -> None:
@@ -181,29 +201,31 @@ async def cancel(client: Client) -> None:
 
 
 async def cut(path: str) -> None:
-    title(6, "A stream that is cut in the middle, twice, and goes on where it stopped")
+    title(6, "A stream that is cut three times, and goes on exactly where it stopped")
     proxy = Proxy(path)
+    policy: SubmitOptions = {"max_attempts": 5, "initial_backoff": 0.3, "backoff_multiplier": 1}
     seen: list[JobEvent] = []
-    async with proxy.listening() as other, Client(f"unix:{other}") as client:
-        async with client.run_events("countdown", {"steps": 8, "delay": 0.3}) as events:
-            async for event in events:
-                tell(event)
-                seen.append(event)
-                reports = sum(isinstance(one, Progressed) for one in seen)
-                if isinstance(event, Progressed) and reports in {2, 4}:
-                    print("        ✂ the connection is cut", flush=True)
-                    proxy.cut()
-    check(proxy.connections >= 3, f"the client connected {proxy.connections} times")
-    check(steps(seen)[-1].state is JobState.SUCCESS, "it ended as SUCCESS")
-    check(steps(seen)[-1].attempt == 1, "the job itself never noticed")
-    check(gapless(seen), "no transition was lost or told twice")
+    async with (
+        proxy.listening() as other,
+        Client(f"unix:{other}") as client,
+        client.run_events("flaky", {"fail_times": 4}, **policy) as events,
+    ):
+        async for event in events:
+            tell(event)
+            seen.append(event)
+            if isinstance(event, Transitioned) and event.version in {3, 7, 11}:
+                print("        ✂ the connection is cut", flush=True)
+                proxy.cut()
+    check(proxy.connections >= 4, f"the client connected {proxy.connections} times")
+    check(steps(seen)[-1].state is JobState.SUCCESS, "the job ended as SUCCESS, and never noticed")
+    check(len(steps(seen)) == 15 and gapless(seen), "all 15 transitions were told, none lost, none twice")
 
 
 async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="atlas-demo-") as folder:
         path = f"{folder}/atlas.sock"
         print(f"A server of its own, on unix:{path}", flush=True)
-        async with asyncio.timeout(LIMIT), server(f"unix:{path}"):
+        async with asyncio.timeout(LIMIT), server(path):
             async with Client(f"unix:{path}", wait_for_ready=True) as client:
                 types = [one.name for one in await client.types()]
                 print(f"It runs: {', '.join(types)}", flush=True)

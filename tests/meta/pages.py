@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-_FENCE = re.compile(r"(?:<!-- ([a-z ]+)(?:: (.*))? -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"(?:<!-- ([a-z ]+)(?:: ([^\n]*))? -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.meta.pages import ROOT
 
-LINT = Path(sys.prefix, "bin", "lint-imports")
+LINT = str(Path(sys.prefix, "bin", "lint-imports"))
 
 BREACHES = {
     "layers": ("engine/__init__.py", "import atlas_grpc.server"),

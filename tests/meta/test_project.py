@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +21,18 @@ from tests.meta.pages import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOADED_BY_NAME = {"httptools", "fastapi-swagger"}
+"""uvicorn loads the one; the other is a box of files."""
 BIN = Path(sys.prefix, "bin")
 LOCK = (ROOT / "tests" / "requirements.lock").read_text("utf-8")
-ALLOWED = {"LICENSE", "Makefile", "README.md", "atlas_grpc", "benchmarks", "clients", "docs", "proto", "pyproject.toml"} | {"tests"}
+ALLOWED = {"LICENSE", "Makefile", "README.md", "pyproject.toml"} | {
+    "atlas_grpc",
+    "benchmarks",
+    "clients",
+    "docs",
+    "proto",
+    "tests",
+}
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -35,17 +46,50 @@ def locked() -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK, re.MULTILINE))
 
 
-def declared() -> Iterator[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    for requirement in project["project"]["dependencies"] + project["dependency-groups"]["dev"]:
-        yield re.split(r"[^\w-]", requirement, maxsplit=1)[0].lower()
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
+
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+NEEDED = names(PYPROJECT["project"]["dependencies"])
+FOR_DEVELOPMENT = names(PYPROJECT["dependency-groups"]["dev"])
 
 
 def test_the_lock_has_every_dependency_and_no_address() -> None:
-    assert set(declared()) <= locked().keys()
+    assert locked().keys() >= NEEDED | FOR_DEVELOPMENT
     assert "://" not in LOCK
     for entry in re.split(r"\n(?=[a-z])", LOCK.strip())[1:]:
         assert "--hash=sha256:" in entry, entry
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
+    assert imported_distributions("atlas_grpc") == NEEDED - LOADED_BY_NAME
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs/examples", "proto", "tests"])
+def test_what_is_imported_for_development_is_declared(folder: str) -> None:
+    assert imported_distributions(folder) <= NEEDED | FOR_DEVELOPMENT
+
+
+def imported_distributions(folder: str) -> set[str]:
+    """The distributions that the modules in a folder import, but for our own and those that come with another."""
+    known = {module: names for module, names in packages_distributions().items() if module != "google"}
+    known |= {"google.protobuf": ["protobuf"], "google.rpc": ["googleapis-common-protos"]}
+    known |= {"google.api": ["googleapis-common-protos"]}
+    found: set[str] = set()
+    for module in {module for path in (ROOT / folder).rglob("*.py") for module in imported_modules(path)}:
+        words = 2 if module.startswith("google.") else 1
+        found |= {name.lower().replace("_", "-") for name in known.get(".".join(module.split(".")[:words]), [])}
+    return found - {"atlas-grpc", "pydantic-core"}
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Import(aliases):
+                yield from (alias.name for alias in aliases)
+            case ast.ImportFrom(str(module), _, 0):
+                yield module
 
 
 def test_stubs_are_made_by_the_oldest_supported_grpc_and_run_on_the_locked_one() -> None:
@@ -70,7 +114,7 @@ def test_the_wheel_has_types_stubs_and_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["removed", "renumbered"])
 def test_a_breaking_change_of_the_contract_is_seen(change: str, tmp_path: Path) -> None:
     proto = shutil.copytree(ROOT / "proto", tmp_path / "proto")
-    against = [BIN / "buf", "breaking", "--against", str(ROOT / "tests" / "meta" / "released.binpb")]
+    against = [str(BIN / "buf"), "breaking", "--against", str(ROOT / "tests" / "meta" / "released.binpb")]
     assert subprocess.run(against, cwd=proto, capture_output=True, check=False).returncode == 0
     job = proto / "atlas" / "v1" / "job.proto"
     line = re.search(r"^  int32 priority = 8 .*\n", job.read_text("utf-8"), re.MULTILINE)

@@ -199,7 +199,7 @@ def test_columns_are_aligned() -> None:
         (312, "5m12s"),
         (11_045, "3h4m"),
         (1_047_600, "12d3h"),
-        (-1, "0ms"),
+        (-1, "0s"),
     ],
 )
 def test_spans_have_two_units(seconds: float, text: str) -> None:

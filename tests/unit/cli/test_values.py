@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
 from atlas_grpc.cli.values import DURATION, INSTANT, PAIR, parse_json, read_payload
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def payload(*words: str, stdin: str = "") -> Any:
-    return read_payload(words, None, "", lambda: io.StringIO(stdin)).json
+    return read_payload(words, None, "", lambda: io.BytesIO(stdin.encode())).json
 
 
 def test_nothing_is_an_empty_object() -> None:
@@ -58,7 +60,7 @@ def test_standard_input_and_a_file(tmp_path: Path) -> None:
 def test_bytes_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     file.write_bytes(b"\x00\xff")
-    found = read_payload((), file, "image/png", io.StringIO)
+    found = read_payload((), file, "image/png", io.BytesIO)
     assert found == (None, b"\x00\xff", "image/png")
 
 
@@ -92,9 +94,9 @@ def test_what_is_no_payload_is_wrong_usage(words: tuple[str, ...], said: str) ->
 
 def test_payload_and_bytes_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError):
-        read_payload(("a=1",), tmp_path, "", io.StringIO)
+        read_payload(("a=1",), tmp_path, "", io.BytesIO)
     with pytest.raises(click.UsageError):
-        read_payload((), None, "image/png", io.StringIO)
+        read_payload((), None, "image/png", io.BytesIO)
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:

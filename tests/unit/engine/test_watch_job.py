@@ -1,0 +1,505 @@
+"""Watching one job: one gapless, ordered history for everybody, whatever is cut, slow or late."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atlas_grpc.engine.tokens import FeedToken, JobToken, encode
+from atlas_grpc.errors import (
+    AtlasError,
+    InvalidArgument,
+    JobNotFound,
+    OutOfRange,
+    ResumeTokenExpired,
+    ServerDraining,
+    Unavailable,
+)
+from atlas_grpc.model import SECOND, Ask, LogLine, Progress, Released, Report, Severity, State, Update
+from atlas_grpc.stores.memory import MemoryLimits
+from tests.unit.engine.world import DONE, NS, World, a_world, boom, collect
+
+if TYPE_CHECKING:
+    from atlas_grpc.engine.engine import Engine
+    from atlas_grpc.engine.hub import JobUpdate, JobWatch
+
+
+class Reader:
+    """A client that follows a job, is cut now and then, resumes where it was, and notes what it was told."""
+
+    def __init__(self, job_id: str, *, logs: bool = True) -> None:
+        self.job_id = job_id
+        self.logs = logs
+        self.versions: list[int] = []
+        self.offsets: list[int] = []
+        self.dropped = 0
+        self.token = ""
+        self.final = False
+        self.last: Any = None
+
+    async def follow(self, engine: Engine, messages: int = 10_000) -> None:
+        watch: JobWatch = await engine.watch(NS, self.job_id, self.token, include_logs=self.logs)
+        try:
+            for _ in range(messages):
+                self.note(await watch.next())
+                if self.final:
+                    return
+        finally:
+            watch.close()
+
+    def note(self, update: JobUpdate) -> None:
+        assert not self.final, "nothing follows the end"
+        self.versions += [step.version for step in update.transitions]
+        self.offsets += [line.offset for line in update.logs]
+        self.dropped += update.dropped_logs
+        self.token = encode(JobToken(self.job_id, update.version, update.log))
+        self.final = update.final
+        if update.job is not None:
+            self.last = update.job
+            assert update.job.version == update.version
+
+
+async def a_life(world: World, job_id: str, steps: int, rng: random.Random) -> None:
+    """Attempts, output, failures, new runs: some history, which ends in a terminal state."""
+    worker = await world.worker(f"w{rng.random()}")
+    for _ in range(steps):
+        if (await world.job(job_id)).state.terminal:
+            await world.engine.retry(NS, job_id, None)
+        taken = await worker.take()
+        if not taken:
+            await world.advance(30)
+            continue
+        for _ in range(rng.randrange(3)):
+            await worker.tell(taken[0], *("line" for _ in range(rng.randrange(4))), progress=rng.random())
+        await worker.end(taken[0], rng.choice([boom(), Released(), Released(SECOND), boom(retryable=False)]))
+    job = await world.job(job_id)
+    if job.state.terminal:
+        await world.engine.retry(NS, job_id, None)
+    await world.advance(30)
+    taken = await worker.take()
+    await worker.tell(taken[0], "the", "last", "words", progress=100)
+    await worker.end(taken[0])
+
+
+async def check(world: World, reader: Reader) -> None:
+    job = await world.job(reader.job_id)
+    assert reader.final
+    assert reader.versions == list(range(1, job.version + 1))
+    assert reader.last.state.terminal
+    if reader.logs:
+        (output,) = await world.memory.outputs([reader.job_id])
+        assert reader.offsets == list(range(output.log_end))
+        assert reader.dropped == 0
+
+
+async def test_early_late_and_resumed_watches_tell_the_same():
+    async with a_world() as world:
+        job_id = await world.submit()
+        early = Reader(job_id)
+        following = asyncio.ensure_future(early.follow(world.engine))
+        await world.clock.settle()
+        worker = await world.worker()
+        await worker.end(await worker.take_one(), boom())
+        await world.advance(1)
+        taken = await worker.take_one()
+        middle = Reader(job_id)
+        await middle.follow(world.engine, 1)
+        await worker.tell(taken, "a", "b", progress=50)
+        await worker.end(taken)
+        await world.clock.settle()
+        late = Reader(job_id)
+        await late.follow(world.engine)
+        await middle.follow(world.engine)
+        await asyncio.wait_for(following, 5)
+        for reader in (early, middle, late):
+            await check(world, reader)
+        again = Reader(job_id)
+        again.token = late.token
+        await again.follow(world.engine)
+        assert (again.versions, again.offsets, again.final) == ([], [], True), "a resume at the end ends at once"
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), slow=st.booleans(), engines=st.integers(1, 2))
+async def test_cut_50_times_at_random_yields_the_whole_history(seed: int, slow: bool, engines: int):
+    rng = random.Random(seed)
+    async with a_world(seed, slow=slow, engines=engines) as world:
+        job_id = await world.submit()
+        ending = asyncio.ensure_future(a_life(world, job_id, rng.randrange(1, 12), rng))
+        reader = Reader(job_id, logs=rng.random() < 0.7)
+        cuts = 0
+        while not reader.final or not ending.done():
+            if reader.final:  # it ended with one run; there is another
+                if reader.last.version == (await world.job(job_id)).version:
+                    await asyncio.sleep(0)
+                    continue
+                reader.final = False
+            reading = asyncio.ensure_future(reader.follow(rng.choice(world.engines), rng.randrange(1, 6)))
+            for _ in range(rng.randrange(60) if cuts < 50 else 10_000):
+                await asyncio.sleep(0)
+                if reading.done():
+                    break
+            cuts += 1
+            reading.cancel()
+            (ended,) = await asyncio.gather(reading, return_exceptions=True)
+            assert ended is None or isinstance(ended, asyncio.CancelledError), ended
+        await ending
+        reader.final = reader.last.state.terminal
+        await check(world, reader)
+        for engine in world.engines:
+            assert engine.hub.open_watches() == {"WatchJob": 0, "WatchJobs": 0}
+            assert not engine.hub._topics
+
+
+async def test_1000_watchers_share_one_record_and_see_the_same():
+    async with a_world() as world:
+        job_id = await world.submit()
+        readers = [Reader(job_id, logs=n % 10 == 0) for n in range(1_000)]
+        following = [asyncio.ensure_future(reader.follow(world.engine)) for reader in readers]
+        await world.clock.settle()
+        assert world.engine.hub.open_watches()["WatchJob"] == 1_000
+        assert len(world.engine.hub._topics) == 1
+        world.store.calls.clear()
+        worker = await world.worker()
+        taken = await worker.take_one()
+        await worker.tell(taken, "hello", progress=1)
+        await worker.end(taken)
+        await asyncio.wait_for(asyncio.gather(*following), 10)
+        for reader in readers:
+            await check(world, reader)
+        assert world.store.calls.count("changes") < 20, "the feed is read once for all of them"
+
+
+async def test_a_slow_reader_gets_everything_in_few_messages(world: World):
+    job_id = await world.submit()
+    watch = await world.engine.watch(NS, job_id, "", include_logs=True)
+    await watch.next()
+    worker = await world.worker()
+    for _ in range(20):
+        taken = await worker.take_one()
+        for n in range(50):
+            await worker.tell(taken, f"line {n}", progress=n)
+        await worker.end(taken, Released())
+    await worker.end(await worker.take_one())
+    await world.clock.settle()
+    messages = await collect(watch)
+    assert [step.version for update in messages for step in update.transitions] == list(range(2, 44))
+    assert [line.offset for update in messages for line in update.logs] == list(range(1_000))
+    assert len(messages) <= 7
+    assert max(len(update.logs) for update in messages) <= 200
+    assert messages[-1].final
+    assert all(not update.final for update in messages[:-1])
+
+
+async def test_lost_log_lines_are_counted():
+    async with a_world(limits=MemoryLimits(max_log_lines=10)) as world:
+        job_id = await world.submit()
+        watch = await world.engine.watch(NS, job_id, "", include_logs=True)
+        await watch.next()
+        worker = await world.worker()
+        taken = await worker.take_one()
+        for n in range(35):
+            await worker.tell(taken, f"line {n}")
+        await worker.end(taken)
+        await world.clock.settle()
+        messages = await collect(watch)
+        assert sum(update.dropped_logs for update in messages) == 25
+        assert [line.offset for update in messages for line in update.logs] == list(range(25, 35))
+
+
+async def test_no_log_lines_are_kept():
+    async with a_world(limits=MemoryLimits(max_log_lines=0)) as world:
+        job_id = await world.submit()
+        watch = await world.engine.watch(NS, job_id, "", include_logs=True)
+        worker = await world.worker()
+        taken = await worker.take_one()
+        await worker.tell(taken, "a", "b")
+        await worker.end(taken)
+        await world.clock.settle()
+        messages = await collect(watch)
+        assert sum(update.dropped_logs for update in messages) == 2
+
+
+async def test_a_reader_behind_the_kept_history_is_told_and_not_skipped(world: World):
+    job_id = await world.submit()
+    watch = await world.engine.watch(NS, job_id, "", include_logs=False)
+    first = await watch.next()
+    worker = await world.worker()
+    for _ in range(200):
+        await worker.end(await worker.take_one(), Released())
+    await world.clock.settle()
+    with pytest.raises(OutOfRange):
+        await watch.next()
+    with pytest.raises(ResumeTokenExpired):
+        await world.engine.watch(NS, job_id, encode(JobToken(job_id, first.version)), include_logs=False)
+    anew = await world.engine.watch(NS, job_id, "", include_logs=False)
+    versions = [step.version for step in (await anew.next()).transitions]
+    assert versions == list(range(402 - len(versions), 402)), "a new watch tells what is kept"
+
+
+async def test_a_silent_watch_shows_that_it_lives(world: World):
+    job_id = await world.submit()
+    watch = await world.engine.watch(NS, job_id, "", include_logs=True)
+    await watch.next()
+    beats = []
+    for _ in range(3):
+        waiting = asyncio.ensure_future(watch.next())
+        await world.advance(15)
+        if not waiting.done():
+            await world.advance(15)
+        beats.append(await asyncio.wait_for(waiting, 5))
+    assert all(beat.heartbeat and not beat.final for beat in beats)
+    assert {beat.version for beat in beats} == {1}
+    worker = await world.worker()
+    taken = await worker.take_one()
+    await watch.next()
+    for _ in range(10):
+        waiting = asyncio.ensure_future(watch.next())
+        await world.advance(5)
+        await worker.tell(taken, progress=world.clock.now())
+        assert not (await asyncio.wait_for(waiting, 5)).heartbeat, "a watch that speaks needs no heartbeat"
+
+
+async def test_draining_ends_watches_after_what_they_have_to_tell(world: World):
+    job_id = await world.submit()
+    watch = await world.engine.watch(NS, job_id, "", include_logs=False)
+    await watch.next()
+    waiting = asyncio.ensure_future(watch.next())
+    worker = await world.worker()
+    await worker.take_one()
+    world.engine.hub.drain()
+    assert [step.cause.name for step in (await asyncio.wait_for(waiting, 5)).transitions] == ["STARTED"]
+    with pytest.raises(ServerDraining) as caught:
+        await watch.next()
+    assert caught.value.retry_after
+    late = await world.engine.watch(NS, job_id, "", include_logs=False)
+    assert len((await late.next()).transitions) == 2
+    with pytest.raises(ServerDraining):
+        await late.next()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "reason"),
+    [
+        (lambda job_id: encode(JobToken("another", 1)), InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: encode(JobToken(job_id, -1)), InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: encode(JobToken(job_id, 1, -1)), InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: encode(FeedToken("epoch", 1, b"")), InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: "not a token", InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: encode(JobToken(job_id, 1))[:-2] + "AA", InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: encode(JobToken(job_id, 99)), ResumeTokenExpired, "RESUME_TOKEN_EXPIRED"),
+    ],
+)
+async def test_bad_tokens(world: World, make: Any, error: type[AtlasError], reason: str):
+    job_id = await world.submit()
+    with pytest.raises(error) as caught:
+        await world.engine.watch(NS, job_id, make(job_id), include_logs=False)
+    assert caught.value.reason == reason
+    assert not world.engine.hub._topics
+
+
+async def test_a_token_with_an_absurd_log_offset_is_harmless(world: World):
+    job_id = await world.submit()
+    worker = await world.worker()
+    taken = await worker.take_one()
+    await worker.tell(taken, "a", "b")
+    await worker.end(taken)
+    token = encode(JobToken(job_id, 1, 2**62))
+    (update,) = await collect(await world.engine.watch(NS, job_id, token, include_logs=True))
+    assert (len(update.transitions), update.logs, update.dropped_logs) == (2, (), 0)
+
+
+async def test_a_deleted_job_ends_its_watches(world: World):
+    job_id = await world.submit()
+    watch = await world.engine.watch(NS, job_id, "", include_logs=False)
+    await watch.next()
+    await world.engine.cancel(NS, job_id, "", None)
+    await world.clock.settle()
+    await world.engine.delete(NS, job_id, None)
+    await world.clock.settle()
+    assert (await watch.next()).final, "the end is told, though the job is gone"
+    with pytest.raises(JobNotFound):
+        await world.engine.watch(NS, job_id, "", include_logs=False)
+
+
+async def test_watchers_are_told_the_end_of_a_job_that_is_not_retained(world: World):
+    job_id = await world.submit(retention=0)
+    watch = await world.engine.watch(NS, job_id, "", include_logs=True)
+    reading = asyncio.ensure_future(collect(watch))
+    worker = await world.worker()
+    taken = await worker.take_one()
+    await worker.tell(taken, "bye")
+    await worker.end(taken)
+    await world.advance(0.1)
+    messages = await asyncio.wait_for(reading, 5)
+    assert messages[-1].job.state is State.SUCCESS
+    assert sum(len(update.logs) for update in messages) == 1
+
+
+async def test_the_end_comes_after_the_last_line():
+    for seed in range(30):
+        async with a_world(seed, slow=True) as world:
+            job_id = await world.submit()
+            readers = [Reader(job_id) for _ in range(3)]
+            following = [asyncio.ensure_future(reader.follow(world.engine)) for reader in readers]
+            worker = await world.worker()
+            taken = await worker.take_one()
+            late = Reader(job_id)
+            following.append(asyncio.ensure_future(late.follow(world.engine)))
+            await worker.tell(taken, "one", "two")
+            await worker.tell(taken, "three")
+            await worker.end(taken)
+            await asyncio.wait_for(asyncio.gather(*following), 5)
+            for reader in (*readers, late):
+                await check(world, reader)
+
+
+async def test_the_pump_survives_a_store_that_was_away(world: World):
+    job_id = await world.submit()
+    reader = Reader(job_id)
+    following = asyncio.ensure_future(reader.follow(world.engine))
+    await world.clock.settle()
+
+    def fault(name: str) -> None:
+        if name == "changes":
+            raise Unavailable("the store is away")
+
+    world.store.fault = fault
+    worker = await world.worker()
+    taken = await worker.take_one()
+    await world.advance(3)
+    world.store.fault = lambda _name: None
+    await world.advance(3)
+    await worker.end(taken)
+    await world.clock.settle()
+    await asyncio.wait_for(following, 5)
+    await check(world, reader)
+
+
+async def test_the_pump_catches_up_when_it_fell_behind_the_feed():
+    async with a_world(limits=MemoryLimits(feed_length=10)) as world:
+        ids = [await world.submit() for _ in range(3)]
+        readers = [Reader(job_id) for job_id in ids]
+        following = [asyncio.ensure_future(reader.follow(world.engine)) for reader in readers]
+        await world.clock.settle()
+        for job_id in ids:
+            await world.memory.get([job_id])
+        for _ in range(50):
+            await world.submit("other")
+        worker = await world.worker()
+        for taken in await worker.take(3, types=["work"]):
+            await worker.end(taken)
+        for _ in range(50):
+            await world.memory.put([], [])
+        await world.advance(1)
+        await asyncio.wait_for(asyncio.gather(*following), 5)
+        for reader in readers:
+            await check(world, reader)
+
+
+async def a_hasty_life(world: World, job_id: str, queue: str, rng: random.Random) -> None:
+    """Output and attempts without a pause in which everything could come to rest."""
+    worker = await world.worker(f"w{job_id}")
+    for attempt in range(rng.randrange(3)):
+        job = (await worker.session._claim([Ask("work", 1, frozenset({queue}))], 1))[0]
+        for _ in range(rng.randrange(4)):
+            lines = tuple(LogLine(Severity.INFO, "line") for _ in range(rng.randrange(3)))
+            world.clock.tick()
+            await worker.session.update([Update(job_id, job.fence, Progress(rng.random()), lines)])
+        await worker.session.finish([Report(job_id, job.fence, Released() if attempt else boom(retry_in=0))])
+    job = (await worker.session._claim([Ask("work", 1, frozenset({queue}))], 1))[0]
+    world.clock.tick()
+    await worker.session.update([Update(job_id, job.fence, Progress(1), (LogLine(Severity.INFO, "bye"),))])
+    await worker.session.finish([Report(job_id, job.fence, DONE)])
+
+
+async def a_cut_reader(world: World, job_id: str, rng: random.Random) -> Reader:
+    reader = Reader(job_id)
+    while not reader.final:
+        for _ in range(rng.randrange(40)):
+            await asyncio.sleep(0)
+        await reader.follow(rng.choice(world.engines), rng.choice([1, 2, 3, 10_000]))
+    return reader
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32))
+async def test_a_storm_over_a_slow_store_hides_nothing(seed: int):
+    rng = random.Random(seed)
+    async with a_world(seed, slow=True, engines=rng.randrange(1, 3)) as world:
+        world.store._turns = rng.choice([2, 5, 12])
+        ids = {f"q{n}": await world.submit(queue=f"q{n}") for n in range(3)}
+        lives = [a_hasty_life(world, job_id, queue, rng) for queue, job_id in ids.items()]
+        reads = [a_cut_reader(world, job_id, rng) for job_id in [*ids.values()] * 2]
+        done = await asyncio.wait_for(asyncio.gather(*reads, *lives), 20)
+        for reader in done[: len(reads)]:
+            await check(world, reader)
+
+
+async def test_a_watch_that_opens_meanwhile_does_not_move_the_others(world: World):
+    """The first watch asks for the head of the feed while another one is opened, told, and would be passed over."""
+    one, two = await world.submit(), await world.submit(priority=1)
+    world.store.gates["head"] = asyncio.Event()
+    opening = [asyncio.ensure_future(Reader(job_id).follow(world.engine)) for job_id in (one, two)]
+    await world.clock.settle()
+    world.store.gates["head"].set()
+    reader = Reader(two)
+    following = asyncio.ensure_future(reader.follow(world.engine))
+    await world.clock.settle()
+    outputs = world.store.hold("outputs")
+    worker = await world.worker()
+    taken = await worker.take_one()
+    await worker.tell(taken, "first")
+    await world.clock.settle()
+    await worker.end(taken)
+    await world.clock.settle()
+    outputs.set()
+    await world.clock.settle()
+    assert taken.job_id == two
+    await asyncio.wait_for(asyncio.gather(following, opening[1]), 5)
+    await check(world, reader)
+    opening[0].cancel()
+
+
+async def test_an_answer_that_was_overtaken_is_dropped(world: World):
+    job_id = await world.submit()
+    worker = await world.worker()
+    taken = await worker.take_one()
+    await worker.tell(taken, "first")
+    first, second = Reader(job_id), Reader(job_id)
+    following = [asyncio.ensure_future(first.follow(world.engine))]
+    await world.clock.settle()
+    outputs = world.store.hold("outputs")
+    following.append(asyncio.ensure_future(second.follow(world.engine)))
+    await world.clock.settle()
+    await worker.tell(taken, "second")
+    await worker.end(taken)
+    await world.clock.settle()
+    outputs.set()
+    await asyncio.wait_for(asyncio.gather(*following), 5)
+    for reader in (first, second):
+        await check(world, reader)
+
+
+async def test_a_heartbeat_does_not_let_the_end_overtake_the_last_lines(world: World):
+    job_id = await world.submit()
+    worker = await world.worker()
+    taken = await worker.take_one()
+    reader = Reader(job_id)
+    following = asyncio.ensure_future(reader.follow(world.engine))
+    await world.clock.settle()
+    outputs = [world.store.hold("outputs") for _ in range(2)]
+    await worker.tell(taken, "the last words")
+    await world.clock.settle()
+    await worker.end(taken)
+    outputs[0].set()
+    await world.clock.settle()
+    await world.advance(40)
+    outputs[1].set()
+    await asyncio.wait_for(following, 5)
+    await check(world, reader)

@@ -1,0 +1,254 @@
+"""Results, failures, log buffers and texts: the values between a handler and its source."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, TypeAdapter
+
+from atlas_grpc.errors import Code, FailNow, GiveBack, RetryIn
+from atlas_grpc.model import Content, Failed, Released, Severity
+from atlas_grpc.worker.context import JobContext
+from atlas_grpc.worker.failures import frames, outcome_of
+from atlas_grpc.worker.output import MAX_BYTES, MAX_LINE, MAX_LINES, Output
+from atlas_grpc.worker.problems import ResultRefused
+from atlas_grpc.worker.results import admitted, encode
+from atlas_grpc.worker.text import clean
+
+
+class Summary(BaseModel):
+    total: float = Field(serialization_alias="sum")
+    extra: object = None
+
+
+@dataclass
+class Pair:
+    a: float
+
+
+class Record(msgspec.Struct):
+    x: int
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (3, None, 3),
+        ("ü", None, "ü"),
+        ({"when": datetime(2031, 5, 4, tzinfo=UTC)}, None, {"when": "2031-05-04T00:00:00Z"}),
+        (Pair(1.5), None, {"a": 1.5}),
+        (Summary(total=2), Summary, {"sum": 2.0, "extra": None}),
+        ([Pair(1)], list[Pair], [{"a": 1.0}]),
+        ({"r": Record(3)}, None, {"r": {"x": 3}}),
+        ({"not": "as declared"}, Summary, {"not": "as declared"}),
+        ({"text": "NaN null Infinity"}, None, {"text": "NaN null Infinity"}),
+    ],
+)
+def test_results_become_json(value, hint, expected):
+    content = encode(value, None if hint is None else TypeAdapter(hint))
+    assert content.content_type is None
+    assert json.loads(content.data) == expected
+
+
+def test_bytes_and_contents_pass_as_they_are():
+    assert encode(b"\x00", None) == Content(b"\x00", "application/octet-stream")
+    image = Content(b"\x89", "image/png")
+    assert encode(image, None) is image
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (NAN, None),
+        (INF, float),
+        ({"a": [1, -INF]}, None),
+        (Pair(NAN), None),
+        (Pair(NAN), Pair),
+        (Summary(total=NAN), Summary),
+        (Summary(total=NAN), None),
+        (Summary(total=1, extra={"deep": (NAN,)}), Summary),
+        (object(), None),
+        ("\ud800", None),
+    ],
+)
+def test_what_is_no_json_is_no_result(value, hint):
+    with pytest.raises(ResultRefused) as refused:
+        encode(value, None if hint is None else TypeAdapter(hint))
+    assert refused.value.reason == "RESULT_INVALID"
+
+
+def test_a_result_that_contains_itself_is_refused():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(ResultRefused):
+        encode(loop, None)
+
+
+def test_admission_says_why():
+    with pytest.raises(ResultRefused) as refused:
+        admitted(Content(b"x" * 11), None, 10)
+    assert refused.value.reason == "RESULT_TOO_LARGE"
+    with pytest.raises(ResultRefused) as refused:
+        admitted(Content(b"x"), lambda _content: "too deep", 10)
+    assert (refused.value.reason, "too deep" in refused.value.message) == ("RESULT_INVALID", True)
+    assert admitted(Content(b"x"), lambda _content: None, 1).result == Content(b"x")
+
+
+class HTTPServerError(Exception): ...
+
+
+class WithReason(Exception):
+    reason = "NO_MONEY"
+
+
+class WithBadReason(Exception):
+    reason = "not legal"
+
+
+class Ünïcode(Exception): ...  # noqa: PLC2401 - such names are legal
+
+
+class RaisingReason(Exception):
+    @property
+    def reason(self):
+        raise SystemExit
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("exc", "reason", "message"),
+    [
+        (ValueError("wrong"), "VALUE_ERROR", "ValueError: wrong"),
+        (KeyError("k"), "KEY_ERROR", "KeyError: 'k'"),
+        (OSError(), "OS_ERROR", "OSError"),
+        (HTTPServerError("x"), "HTTP_SERVER_ERROR", "HTTPServerError: x"),
+        (WithReason("x"), "NO_MONEY", "WithReason: x"),
+        (WithBadReason("x"), "WITH_BAD_REASON", "WithBadReason: x"),
+        (Ünïcode("x"), "HANDLER_ERROR", "Ünïcode: x"),
+        (RaisingReason("x"), "RAISING_REASON", "RaisingReason: x"),
+        (Unprintable(), "UNPRINTABLE", "Unprintable: its text could not be made"),
+        (SystemExit(3), "SYSTEM_EXIT", "SystemExit: 3"),
+        (ValueError("a\x00b\ud800c"), "VALUE_ERROR", "ValueError: a\ufffdb\ufffdc"),
+    ],
+)
+def test_exceptions_become_failures(exc, reason, message):
+    outcome = outcome_of(exc)
+    assert outcome == Failed(outcome.failure)
+    assert (outcome.failure.code, outcome.failure.reason, outcome.failure.message) == (Code.UNKNOWN, reason, message)
+
+
+def test_a_huge_exception_is_cut():
+    outcome = outcome_of(ValueError("ä" * 50_000_000))
+    assert len(outcome.failure.message.encode()) <= 4096
+    assert outcome.failure.message.endswith("[cut]")
+
+
+def test_signals_become_what_they_ask_for():
+    assert outcome_of(GiveBack(1.5)) == Released(1_500_000)
+    retry = outcome_of(RetryIn(2, "soon", reason="BUSY_NOW"))
+    assert (retry.retryable, retry.retry_in, retry.failure.reason) == (True, 2_000_000, "BUSY_NOW")
+    never = outcome_of(FailNow("no", reason="not legal"))
+    assert (never.retryable, never.failure.reason, never.failure.message) == (False, "HANDLER_FAILED", "no")
+
+
+def test_frames_do_not_hold_the_text_of_the_exception():
+    try:
+        raise ValueError("s3cret value of a job")
+    except ValueError as exc:
+        told = frames(exc)
+    assert "ValueError" in told
+    assert "test_values.py" in told
+    assert "s3cret value of a job" not in told.replace('raise ValueError("s3cret value of a job")', "")
+
+
+@given(st.text(st.characters(), max_size=60), st.integers(12, 80))
+def test_clean_text_is_valid_and_bounded(text, limit):
+    tidy = clean(text, limit)
+    data = tidy.encode()
+    assert len(data) <= limit
+    assert b"\x00" not in data
+    if len(text.encode("utf-8", "surrogatepass")) <= limit and "\x00" not in text:
+        assert len(tidy) == len(text)
+
+
+class Notified:
+    def __init__(self):
+        self.calls = 0
+        self.output = Output(4, self)
+
+    def __call__(self):
+        self.calls += 1
+
+
+def test_progress_is_coalesced_and_announced_once():
+    told = Notified()
+    for n in range(1000):
+        told.output.progress(n, 1000, "m")
+    assert told.calls == 1
+    progress, logs = told.output.take()
+    assert (progress.current, progress.total, progress.message, logs) == (999.0, 1000.0, "m", ())
+    assert told.output.take() == (None, ())
+    told.output.progress(1, 0, "")
+    assert told.calls == 2
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_progress_must_be_finite(bad):
+    with pytest.raises(ValueError, match="finite"):
+        Notified().output.progress(bad, 1, "")
+
+
+def test_log_lines_are_cut_and_bounded():
+    output = Notified().output
+    output.log(Severity.ERROR, "ü" * MAX_LINE)
+    (line,) = output.take()[1]
+    assert len(line.message.encode()) <= MAX_LINE
+    assert line.message.endswith("[cut]")
+    assert (line.severity, line.attempt) == (Severity.ERROR, 4)
+    for n in range(MAX_LINES + 5):
+        output.log(Severity.INFO, str(n))
+    _, logs = output.take()
+    assert [one.message for one in logs[:-1]] == [str(n) for n in range(MAX_LINES)]
+    assert logs[-1].severity is Severity.WARNING
+    assert logs[-1].message.startswith("5 log lines were dropped")
+
+
+def test_the_log_buffer_is_bounded_in_bytes():
+    output = Notified().output
+    for _ in range(100):
+        output.log(Severity.INFO, "x" * MAX_LINE)
+    _, logs = output.take()
+    assert sum(len(one.message) for one in logs[:-1]) <= MAX_BYTES
+    assert "were dropped" in logs[-1].message
+
+
+def test_a_closed_output_tells_nobody():
+    told = Notified()
+    told.output.close()
+    told.output.log(Severity.INFO, "late")
+    assert told.calls == 0
+
+
+def test_sleep_is_for_coroutines():
+    from tests.unit.worker.memory_source import MemorySource
+
+    source = MemorySource()
+    source.add("x")
+    context = JobContext(source.waiting[0], Notified().output)
+    with pytest.raises(RuntimeError, match="wait_cancelled"):
+        context.sleep(1).send(None)
+    assert context.time_left() is None
