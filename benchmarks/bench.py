@@ -92,16 +92,17 @@ class Bench:
         baseline: Callable[[], Answer],
         *,
         scale: float = 1.0,
+        rounds: int | None = None,
     ) -> Row:
         """Rounds of both by turns, the first one alternating; a row of their rates with latencies and CPU costs."""
-        rounds: dict[str, list[Answer]] = {"atlas": [], "baseline": []}
-        for number in range(self.plan.rounds):
+        answers: dict[str, list[Answer]] = {"atlas": [], "baseline": []}
+        for number in range(rounds or self.plan.rounds):
             order = [("atlas", atlas), ("baseline", baseline)]
             for side, measure in order if number % 2 else reversed(order):
-                rounds[side].append(measure())
-        if self.plan.rounds > 1 and max(answer["client_cpu"] for answer in rounds["baseline"]) > 0.97:
+                answers[side].append(measure())
+        if self.plan.rounds > 1 and max(answer["client_cpu"] for answer in answers["baseline"]) > 0.97:
             self.saturated.append(name)
-        ours, theirs = (_figures(unit, scale, rounds[side]) for side in ("atlas", "baseline"))
+        ours, theirs = (_figures(unit, scale, answers[side]) for side in ("atlas", "baseline"))
         row = Row(section, name, ours.pop("rate"), theirs.pop("rate"), more=ours, baseline_more=theirs)
         return row.compare()
 

@@ -61,7 +61,7 @@ class Client(Watching):
                 start = end
 
         await asyncio.gather(meter.run(), *(lane() for _ in range(in_flight)))
-        return meter.answer(len(latencies), latencies)
+        return meter.answer(len(latencies), seconds, latencies)
 
     async def run_jobs(self, target: str, pid: int, seconds: float, warmup: float) -> Answer:
         """RunJob of a no-op job, one after the other, each read to its end."""
@@ -80,7 +80,7 @@ class Client(Watching):
                     latencies.append(int((end - start) * 1e6))
 
         await asyncio.gather(meter.run(), lane())
-        return meter.answer(len(latencies), latencies)
+        return meter.answer(len(latencies), seconds, latencies)
 
     async def fill(self, target: str, kind: str, jobs: int, batch: int, sample: int) -> Answer:
         """Submits so many jobs. Answers the seconds that took, the ids of `sample` of them and that of the last."""

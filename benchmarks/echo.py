@@ -1,11 +1,13 @@
 """The bare server to compare with: grpc.aio and generated messages, and nothing else.
 
 It parses each request into the message class of Atlas and answers with a ready message of the size that Atlas answers
-with; `/bench.Raw/Echo` does not even parse. `python -m benchmarks.echo REPLIES.json` prints its port.
+with; `/bench.Raw/Echo` does not even parse, `/bench.Raw/Flood` turns the sending of its streams on and off.
+`python -m benchmarks.echo REPLIES.json` prints its port.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import sys
@@ -37,14 +39,31 @@ def _unary(request: Any, response: Any, body: bytes) -> Handler:
     return grpc.unary_unary_rpc_method_handler(answer, request.FromString, response.SerializeToString)
 
 
-def _stream(request: Any, response: Any, body: bytes) -> Handler:
-    reply = response.FromString(body)
+class _Stream:
+    """A stream that sends one message, and as many as it can while the flood is on."""
 
-    async def send(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        while True:
+    def __init__(self) -> None:
+        self._on = asyncio.Event()
+
+    async def switch(self, request: bytes, _context: object) -> bytes:
+        """Turns the flood on, or off when the request is empty."""
+        if request:
+            self._on.set()
+        else:
+            self._on.clear()
+        return request
+
+    def handler(self, request: Any, response: Any, body: bytes) -> Handler:
+        """A method that streams."""
+        reply = response.FromString(body)
+
+        async def send(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             await context.write(reply)
+            while True:
+                await self._on.wait()
+                await context.write(reply)
 
-    return grpc.unary_stream_rpc_method_handler(send, request.FromString, response.SerializeToString)
+        return grpc.unary_stream_rpc_method_handler(send, request.FromString, response.SerializeToString)
 
 
 async def _raw(request: bytes, _context: object) -> bytes:
@@ -52,14 +71,18 @@ async def _raw(request: bytes, _context: object) -> bytes:
 
 
 def _handlers(replies: dict[str, str]) -> list[grpc.GenericRpcHandler]:
+    stream = _Stream()
     bodies = {name: base64.b64decode(body) for name, body in replies.items()}
     methods = {
         "SubmitJob": _unary(pb.SubmitJobRequest, pb.SubmitJobResponse, bodies["SubmitJob"]),
         "SubmitJobs": _unary(pb.SubmitJobsRequest, pb.SubmitJobsResponse, bodies["SubmitJobs"]),
         "GetJob": _unary(pb.GetJobRequest, pb.GetJobResponse, bodies["GetJob"]),
-        "WatchJob": _stream(pb.WatchJobRequest, pb.WatchJobResponse, bodies["WatchJob"]),
+        "WatchJob": stream.handler(pb.WatchJobRequest, pb.WatchJobResponse, bodies["WatchJob"]),
     }
-    raw: dict[str, Handler] = {"Echo": grpc.unary_unary_rpc_method_handler(_raw)}
+    raw: dict[str, Handler] = {
+        "Echo": grpc.unary_unary_rpc_method_handler(_raw),
+        "Flood": grpc.unary_unary_rpc_method_handler(stream.switch),
+    }
     return [
         grpc.method_handlers_generic_handler(SERVICE, methods),
         grpc.method_handlers_generic_handler(RAW, raw),

@@ -20,7 +20,8 @@ class Meter:
         self._pid = pid
         self.begin = time.perf_counter() + warmup
         self.stop = self.begin + seconds
-        self._seconds = seconds
+        self.took = seconds
+        """How long the window really was: a busy loop ends it late."""
         self._server = 0.0
         self._client = 0.0
 
@@ -29,14 +30,14 @@ class Meter:
         await asyncio.sleep(self.begin - time.perf_counter())
         start, server, client = time.perf_counter(), machine.cpu_seconds(self._pid), time.process_time()
         await asyncio.sleep(self.stop - time.perf_counter())
-        took, after = time.perf_counter() - start, machine.cpu_seconds(self._pid)
-        self._server = (after - server) / took if after is not None and server is not None else 0.0
-        self._client = (time.process_time() - client) / took
+        self.took, after = time.perf_counter() - start, machine.cpu_seconds(self._pid)
+        self._server = (after - server) / self.took if after is not None and server is not None else 0.0
+        self._client = (time.process_time() - client) / self.took
 
-    def answer(self, count: int, latencies: list[int]) -> Answer:
-        """Counts by second, the latencies, and the shares of a CPU that the server and this process used."""
+    def answer(self, count: int, seconds: float, latencies: list[int]) -> Answer:
+        """The count by second, the latencies, and the shares of a CPU that the server and this process used."""
         return {
-            "rate": count / self._seconds,
+            "rate": count / seconds,
             "latencies": latencies,
             "server_cpu": self._server,
             "client_cpu": self._client,

@@ -137,7 +137,7 @@ def watching(bench: Bench) -> list[Row]:
                 pid=server.pid,
                 atlas=server is atlas,
                 watchers=watchers,
-                pause_ms=watchers / 20,
+                pause_ms=watchers / 100,
                 seconds=plan.seconds,
                 warmup=plan.warmup,
             )
@@ -151,7 +151,12 @@ def watching(bench: Bench) -> list[Row]:
                 return answer
 
             row = bench.compare(
-                "watch", f"{watchers:,} watchers of a job", "messages/s", ours, partial(measure, echo, watchers)
+                "watch",
+                f"{watchers:,} watchers of a job",
+                "messages/s",
+                ours,
+                partial(measure, echo, watchers),
+                rounds=min(3, plan.rounds),
             )
             row.more["transitions"] = Figure("/s", transitions)
             rows.append(row)

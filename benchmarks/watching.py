@@ -60,9 +60,11 @@ class Watching:
                 counts[number] += 1
                 latest[number] = message
 
+        if not atlas:
+            await self.unary_call(target, wire.FLOOD)(b"on")
         tasks = [asyncio.ensure_future(read(number, stream)) for number, stream in enumerate(streams)]
-        meter = Meter(pid, warmup, seconds)
         await asyncio.sleep(warmup)
+        meter = Meter(pid, 0, seconds)
         versions, before = _versions(latest), sum(counts)
         await meter.run()
         after, steps = sum(counts), sum(_versions(latest)) - sum(versions)
@@ -71,7 +73,9 @@ class Watching:
         await asyncio.gather(*tasks, return_exceptions=True)
         if atlas:
             await self._cancel(target, job_id)
-        return {**meter.answer(after - before, []), "transitions": steps / seconds}
+        else:
+            await self.unary_call(target, wire.FLOOD)(b"")
+        return {**meter.answer(after - before, meter.took, []), "transitions": steps / meter.took}
 
     async def open_idle(self, target: str, job_ids: list[str]) -> Answer:
         """Opens a watch of each job and keeps it."""

@@ -46,16 +46,16 @@ class SyncClient(Portaled):
         metadata: Mapping[str, str | bytes] | None = None,
         tls: bool = False,
         credentials: grpc.ChannelCredentials | None = None,
-        wait_for_ready: bool = False,
+        wait_for_ready: bool | None = None,
         patience: Patience | None = None,
     ) -> None:
         """Nothing is sent yet.
 
         `metadata` goes with every call, for instance `{"authorization": "Bearer …"}`. `tls` verifies the server by the
         roots of gRPC; `credentials` are for anything else. A stream that is silent for `heartbeat_timeout` counts as
-        cut. With `wait_for_ready`, calls wait for a server that is away or drains until their timeout, instead of
-        failing after four tries. `patience` replaces the two stream timeouts, with a clock and random numbers of your
-        own.
+        cut. With `wait_for_ready`, calls wait for a server that is away or drains until their timeout; without, they
+        fail after four tries. Left out, they wait once the server has been reached: a wrong address shows at once, a
+        restart does not. `patience` replaces the two stream timeouts, with a clock and random numbers of your own.
         """
         self._async = Client(
             target,

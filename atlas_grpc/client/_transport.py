@@ -94,7 +94,7 @@ class Transport:
         metadata: Mapping[str, str | bytes],
         credentials: grpc.ChannelCredentials | None,
         channel: aio.Channel | None,
-        wait_for_ready: bool,
+        wait_for_ready: bool | None,
         patience: Patience,
     ) -> None:
         self.timeout = timeout
@@ -105,6 +105,7 @@ class Transport:
         self._channel = channel
         self._owned = channel is None
         self._wait_for_ready = wait_for_ready
+        self._reached = False
         self._stub: JobServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -138,7 +139,7 @@ class Transport:
             try:
                 return await self._once(method, request, left + more)
             except errors.Unavailable as err:
-                if not self._wait_for_ready or not (repeatable or isinstance(err, errors.ServerDraining)):
+                if not self._waits or not (repeatable or isinstance(err, errors.ServerDraining)):
                     raise
                 left = await tries.pause(err)
                 if left <= 0:
@@ -146,14 +147,19 @@ class Transport:
 
     async def _once(self, method: aio.UnaryUnaryMultiCallable[Req, Res], request: Req, time_left: float) -> Res:
         try:
-            return await method(
-                request, timeout=time_left, metadata=self._metadata, wait_for_ready=self._wait_for_ready
-            )
+            answer = await method(request, timeout=time_left, metadata=self._metadata, wait_for_ready=self._waits)
         except aio.AioRpcError as err:
             raise from_rpc_error(err) from err
         except asyncio.CancelledError:
             raise_if_closed()
             raise
+        self._reached = True
+        return answer
+
+    @property
+    def _waits(self) -> bool:
+        """Whether calls wait for a server that is away: a server that was there before is likely to come back."""
+        return self._reached if self._wait_for_ready is None else self._wait_for_ready
 
     def stream(self, method: aio.UnaryStreamMultiCallable[Req, Res], request: Req) -> aio.UnaryStreamCall[Req, Res]:
         """Opens a stream, without a deadline: silence is what ends it."""

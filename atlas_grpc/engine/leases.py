@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from .. import lifecycle
 from ..errors import Unavailable
-from ..model import Assignment, Job, Released, State
+from ..model import Assignment, Job, Released, State, Succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -165,7 +165,9 @@ class Leases:
             report = outcomes[job.spec.id]
             if lifecycle.holds(job, report.fence):
                 return lifecycle.ended(job, now, report.outcome, rng)
-            if lifecycle.was_answered(job, report.fence):
+            # A job that was given back for its worker (`close`) was not answered by a success that comes later.
+            kept = job.state is State.SUCCESS or not isinstance(report.outcome, Succeeded)
+            if kept and lifecycle.was_answered(job, report.fence):
                 accepted.add(job.spec.id)
             return None
 

@@ -212,13 +212,13 @@ class Runner:
         return self._capacity.asks(free)
 
     def _start(self, assignment: Assignment, now: float) -> None:
-        kind = self._capacity.kinds.get(assignment.type) if self._capacity is not None else None
-        if kind is None or self._ending or kind.busy >= kind.limit or kind.lane.busy >= kind.lane.capacity:
-            self._reporter.report(assignment.job_id, assignment.fence, Released())
-            return
         if assignment.fence in self._early:
             if self._early[assignment.fence] is Why.CANCELLED:
                 self._reporter.report(assignment.job_id, assignment.fence, Stopped())
+            return
+        kind = self._capacity.kinds.get(assignment.type) if self._capacity is not None else None
+        if kind is None or self._ending or kind.busy >= kind.limit or kind.lane.busy >= kind.lane.capacity:
+            self._reporter.report(assignment.job_id, assignment.fence, Released())
             return
         kind.busy += 1
         kind.lane.busy += 1

@@ -41,6 +41,7 @@ async def asynchronous() -> None:
         job = await client.submit("sleep", {"seconds": 3}, queue="slow", delay=1.5, retention=timedelta(days=1))
         assert_type(job, JobHandle)
         assert_type(job.state, JobState)
+        assert_type(job.message, pb.Job)
         assert_type(job.create_time, datetime | None)
         assert_type(await job.result(timeout=5), Any)
         await client.submit("resize", Resize(3), max_attempts=2)

@@ -157,6 +157,7 @@ async def no_job_is_claimed_twice(kit: Kit) -> None:
         while some := await kit.claim(7, session=session):
             true(all(job.session == session for job in some), "the record names the session")
             mine += some
+            true(len(mine) <= len(jobs), "no more is claimed than there is")
         return mine
 
     taken = await asyncio.gather(*(drain(f"c{n}") for n in range(_CLAIMERS)))

@@ -116,6 +116,7 @@ async def two_stores_race(kit: Kit) -> None:
             mine: list[Job] = []
             while some := await one.claim(3):
                 mine += some
+                true(len(mine) <= 20, "no more is claimed than there is")
             return mine
 
         taken = [job for mine in await asyncio.gather(*(drain(one) for one in pair for _ in range(4))) for job in mine]

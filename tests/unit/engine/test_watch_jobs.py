@@ -39,10 +39,12 @@ class View:
         self.token = ""
         self.synced = False
         self.ended = False
-        self.messages = 0
+        self.told: dict[str, int] = {}
+        """Versions that the present stream told."""
 
     async def follow(self, engine: Engine, messages: int = 10_000) -> None:
         watch: JobsWatch = await engine.watch_many(self.where, self.token, snapshot=True)
+        self.told.clear()
         if not self.token:
             self.jobs.clear()
             self.synced = False
@@ -55,10 +57,11 @@ class View:
             watch.close()
 
     def apply(self, update: JobsUpdate, engine: Engine) -> None:
-        self.messages += 1
         for job in update.jobs:
             known = self.jobs.get(job.id)
-            assert known is None or known.version < job.version, "neither repeated nor out of order"
+            assert known is None or known.version <= job.version, "never back"
+            assert self.told.get(job.id, 0) < job.version, "not repeated; only a resumed stream may repeat the snapshot"
+            self.told[job.id] = job.version
             self.jobs[job.id] = job
         for job_id in update.deleted:
             self.jobs.pop(job_id, None)

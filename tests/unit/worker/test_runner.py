@@ -290,7 +290,7 @@ async def test_the_concurrency_of_a_type_holds_while_others_run(kind):
 
     async with running(gated, double, slots=50) as (source, runner):
         jobs = [source.add("gated") for _ in range(10)]
-        await source.started(*jobs[:3])
+        await source.until(lambda: gate.running == 3)
         others = [source.add("double", {"n": 1}) for _ in range(20)]
         for job in others:
             await source.outcome(job)
@@ -309,7 +309,7 @@ async def test_slots_and_threads_bound_what_runs():
         registry.handler(name=name)(lambda_of(gate))
     async with running(registry, slots=5, threads=2) as (source, runner):
         jobs = [source.add(name) for name in "aabbcc"]
-        await source.until(lambda: runner.busy == 2)
+        await source.until(lambda: gate.running == 2)
         assert runner.slots == 5
         assert sum(runner.busy_by_type.values()) == 2
         gate.open.set()
@@ -334,7 +334,8 @@ async def test_slots_bound_coroutines():
 
     async with running(gated, slots=4) as (source, runner):
         jobs = [source.add("gated") for _ in range(12)]
-        await source.until(lambda: runner.busy == 4)
+        await source.until(lambda: gate.running == 4)
+        assert runner.busy == 4
         gate.open.set()
         for job in jobs:
             await source.outcome(job)
@@ -349,7 +350,7 @@ async def test_what_is_more_than_there_is_room_for_goes_back():
     registry.add(double)
     async with running(registry, slots=10, threads=1) as (source, runner):
         jobs = [source.add("a"), source.add("b")]
-        await source.until(lambda: len(source.outcomes) == 1)
+        await source.until(lambda: len(source.outcomes) == gate.running == 1)
         assert Released() in source.outcomes.values()
         assert runner.busy == 1
         gate.open.set()

@@ -124,6 +124,7 @@ class StopsAtOnce(MemorySource):
         super().__init__()
         self.passes = passes
         self.why = why
+        self.told = asyncio.Event()
 
     async def lease(self, asks, limit):
         taken = await super().lease(asks, limit)
@@ -134,6 +135,7 @@ class StopsAtOnce(MemorySource):
     def _later(self, passes, one):
         if passes == 0:
             self.on_stop(one.job_id, one.fence, self.why)
+            self.told.set()
         else:
             asyncio.get_running_loop().call_soon(self._later, passes - 1, one)
 
@@ -152,7 +154,7 @@ async def test_a_stop_right_after_the_lease_is_not_missed(passes, why):
         if why == "cancelled":
             assert await source.outcome(job) == Stopped()
         else:
-            await source.started(job)
+            await asyncio.wait_for(source.told.wait(), BOUND)
             await source.until(lambda: runner.busy == 0)
             await runner.stop()
             assert job not in source.outcomes
