@@ -172,9 +172,6 @@ class Settings:
     max_message_bytes: int = declare(
         4 * MIB, SIZE, "limits", "The largest gRPC message that is taken.", example="8MiB", low=KIB, high=GIB
     )
-    max_queues: int = declare(
-        1000, COUNT, "limits", "Queues that may exist at a time.", unit="queues", low=1, high=1_000_000
-    )
     max_watches: int = declare(
         10_000, COUNT, "limits", "Watches that are open at a time.", unit="streams", low=1, high=1_000_000
     )

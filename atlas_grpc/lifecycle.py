@@ -34,6 +34,7 @@ from .model import (
     State,
     Stopped,
     Succeeded,
+    TimedOut,
     Transition,
 )
 
@@ -125,6 +126,8 @@ def ended(job: Job, now: int, outcome: Outcome, rng: Random) -> Job:
             return released(job, now, delay)
         case Stopped():
             return released(job, now, 0)
+        case TimedOut():
+            return _timed_out(job, now, rng)
         case _:
             assert_never(outcome)
 
@@ -207,13 +210,8 @@ def on_timer(job: Job, now: int, rng: Random) -> Job | None:
         return None
     if job.cancel_time is not None:
         return cancelled(job, now)
-    end = deadline(job)
-    if end is not None and end <= now:
-        failure = Failure(Code.DEADLINE_EXCEEDED, "TOTAL_TIMEOUT", "the job did not finish within its total timeout")
-        return _finish(job, now, State.FAILED, Cause.DEADLINE_EXCEEDED, failure)
-    if job.state is State.RUNNING:
-        failure = Failure(Code.DEADLINE_EXCEEDED, "ATTEMPT_TIMEOUT", "the attempt did not finish within its timeout")
-        return _failed(job, now, Cause.ATTEMPT_TIMED_OUT, failure, rng)
+    if job.state is State.RUNNING or _is_past(deadline(job), now):
+        return _timed_out(job, now, rng)
     start_by = start_deadline(job)
     if job.attempt == 0 and start_by is not None and start_by <= now:
         failure = Failure(Code.DEADLINE_EXCEEDED, "START_TIMEOUT", "no attempt began within the start timeout")
@@ -226,6 +224,19 @@ def on_timer(job: Job, now: int, rng: Random) -> Job | None:
         ready=True,
         due=_pending_due(job.spec, job.start_time, None, begun=job.attempt > 0),
     )
+
+
+def _timed_out(job: Job, now: int, rng: Random) -> Job:
+    """The time of the job, or else of its running attempt, is up."""
+    if _is_past(deadline(job), now):
+        failure = Failure(Code.DEADLINE_EXCEEDED, "TOTAL_TIMEOUT", "the job did not finish within its total timeout")
+        return _finish(job, now, State.FAILED, Cause.DEADLINE_EXCEEDED, failure)
+    failure = Failure(Code.DEADLINE_EXCEEDED, "ATTEMPT_TIMEOUT", "the attempt did not finish within its timeout")
+    return _failed(job, now, Cause.ATTEMPT_TIMED_OUT, failure, rng)
+
+
+def _is_past(at: int | None, now: int) -> bool:
+    return at is not None and at <= now
 
 
 def deadline(job: Job) -> int | None:

@@ -285,7 +285,11 @@ class Stopped(Record, frozen=True):
     """The handler stopped because the job was cancelled."""
 
 
-Outcome = Succeeded | Failed | Released | Stopped
+class TimedOut(Record, frozen=True):
+    """The worker cut the attempt because its time was up."""
+
+
+Outcome = Succeeded | Failed | Released | Stopped | TimedOut
 
 
 class Report(Record, frozen=True):

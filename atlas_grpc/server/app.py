@@ -17,7 +17,7 @@ from ..clock import SystemClock
 from ..engine.engine import Engine, EngineSettings
 from ..gateway import create_app, serve_http
 from ..model import SECOND, State
-from ..observe.logs import get_logger
+from ..observe.logs import bind_job, get_logger
 from ..observe.loop_lag import LoopLag
 from ..observe.metrics import (
     JOBS,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..clock import Clock
     from ..config import Settings
     from ..gateway import HttpServer
-    from ..model import Content
+    from ..model import Assignment, Content
     from ..worker import Registry, Runner
 
 READINESS = "readiness"
@@ -167,7 +167,9 @@ class AtlasServer:
             processes=settings.processes or os.cpu_count() or 1,
             clock=self.clock,
             admit=self._admit,
+            max_result_bytes=settings.max_result_bytes,
             cancel_grace=settings.cancel_grace,
+            bind=_bind_logs,
         )
         self._spawn(self._runner.run())
 
@@ -262,6 +264,11 @@ def _by_queue(engine: Engine, *, depth: bool) -> dict[str, float]:
         age = (now - count.oldest) / SECOND
         found[count.queue] = found.get(count.queue, 0) + count.depth if depth else max(found.get(count.queue, 0), age)
     return found
+
+
+def _bind_logs(assignment: Assignment) -> None:
+    """Puts the ids of the job on what its handler logs in this process."""
+    bind_job(assignment.job_id, assignment.namespace, assignment.traceparent)
 
 
 def _complain(task: asyncio.Task[object]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..observe.logs import configure, get_logger
@@ -100,7 +102,7 @@ def _announce(server: AtlasServer) -> None:
     lines = ["", f"  gRPC     {server.grpc_address}"]
     sleep = '\'{"type": "sleep", "payload": {"seconds": 3}}\''
     paste = [
-        "  atlas run sleep '{\"seconds\": 3}'" + _server_flag(server),
+        f"  {_command()} run sleep '{{\"seconds\": 3}}'" + _server_flag(server),
         f"  grpcurl -plaintext -d {sleep} {server.grpc_address} atlas.v1.JobService/SubmitJob",
     ]
     if server.http is not None:
@@ -108,6 +110,14 @@ def _announce(server: AtlasServer) -> None:
         lines += [f"  REST     {http}/v1/jobs", f"  API page {http}/docs"]
         paste.append(f"  curl -s {http}/v1/jobs -H 'Content-Type: application/json' -d {sleep}")
     print("\n".join([*lines, "", "  Try, from another shell:", *(f"  {line}" for line in paste), ""]), flush=True)
+
+
+def _command() -> str:
+    """How the command line was called, or can be."""
+    if shutil.which("atlas") is not None:
+        return "atlas"
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "atlas" else f"{Path(sys.executable).name} -m atlas_grpc.cli"
 
 
 def _server_flag(server: AtlasServer) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .results import Admit
 
     Ended = Callable[["Execution", Outcome], None]
+    Bind = Callable[[Assignment], object]
 
 log = logging.getLogger("atlas.worker")
 
@@ -85,10 +86,11 @@ class Execution:
 
 
 class Limits(NamedTuple):
-    """What a result must keep to."""
+    """What holds for every attempt: the bounds of its result, and what is done first in its handler's context."""
 
     admit: Admit | None
     max_bytes: int
+    bind: Bind | None = None
 
 
 class Executor(Protocol):
@@ -110,6 +112,8 @@ class Executor(Protocol):
 def perform(execution: Execution, limits: Limits) -> Outcome:
     """Calls a plain handler, in the thread that is to run it, and makes an outcome of whatever happens."""
     signature = execution.kind.handler.signature
+    if limits.bind is not None:
+        limits.bind(execution.assignment)
     try:
         value = signature.call(execution.assignment.payload, execution.context)
         return conclude(value, execution, limits)
@@ -121,7 +125,7 @@ def conclude(value: Any, execution: Execution, limits: Limits) -> Outcome:
     """The outcome of a handler that returned. Raises `ResultRefused`."""
     if value is None:
         return NOTHING
-    return admitted(encode(value, execution.kind.handler.signature.result), *limits)
+    return admitted(encode(value, execution.kind.handler.signature.result), limits.admit, limits.max_bytes)
 
 
 def failed(execution: Execution, exc: BaseException) -> Failed | Released:

@@ -50,9 +50,6 @@ def died(how: str) -> Failed:
     return Failed(Failure(Code.ABORTED, "PROCESS_DIED", f"the process of the handler ended with {how}"))
 
 
-TIMED_OUT = Failed(Failure(Code.DEADLINE_EXCEEDED, "ATTEMPT_TIMED_OUT", "the attempt took longer than it may"))
-
-
 def worth_logging(exc: BaseException) -> bool:
     """True for what its author did not ask for: the log gets its traceback."""
     return not isinstance(exc, RetryIn | FailNow | GiveBack | PayloadRefused)

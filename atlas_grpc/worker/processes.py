@@ -267,7 +267,7 @@ class Processes:
         if message.result is None:
             return message.failed or message.released or died("no outcome")
         try:
-            return admitted(message.result, *self._limits)
+            return admitted(message.result, self._limits.admit, self._limits.max_bytes)
         except ResultRefused as exc:
             return outcome_of(exc)
 

@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
-from ..model import SECOND, Released, Stopped, Succeeded
+from ..model import SECOND, Released, Stopped, Succeeded, TimedOut
 from .backoff import Backoff
 from .capacity import Capacity
 from .context import JobContext
 from .execution import NEVER, Execution, Limits, Why, log
-from .failures import TIMED_OUT, stand_in
+from .failures import stand_in
 from .output import Output
 from .processes import Processes
 from .reporting import Reporter
@@ -54,6 +54,7 @@ class Runner:
     `slots` bounds the jobs at a time, `threads` those of plain functions among them, `processes` those of CPU-bound
     ones (0: one a CPU). `admit` gives the reason against a result, or None; it may be called from any thread.
     `cancel_grace`: seconds that a handler has to stop by itself, before its process is killed or its job is given up.
+    `bind` is called first in the context of each handler that runs in this process, to mark its logs with the job.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Runner:
         admit: Admit | None = None,
         max_result_bytes: int = DEFAULT_MAX_BYTES,
         cancel_grace: float = 10.0,
+        bind: Callable[[Assignment], object] | None = None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.slots = slots
@@ -80,7 +82,7 @@ class Runner:
         self._processes = processes or os.cpu_count() or 1
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()
-        self._limits = Limits(admit, max_result_bytes)
+        self._limits = Limits(admit, max_result_bytes, bind)
         self._cancel_grace = cancel_grace
         self._active: dict[int, Execution] = {}
         self._capacity: Capacity | None = None
@@ -384,6 +386,6 @@ def _verdict(why: Why, outcome: Outcome) -> Outcome | None:
         case Why.CANCELLED:
             return Stopped()
         case Why.TIMEOUT:
-            return TIMED_OUT
+            return TimedOut()
         case _:
             return Released()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ..model import TimedOut
 from .execution import conclude, failed
-from .failures import TIMED_OUT
 
 if TYPE_CHECKING:
     from .execution import Ended, Execution, Limits
@@ -32,13 +32,15 @@ class Tasks:
         task.cancel()
         if not execution.started:
             # Cancelled before its first step, the coroutine never runs: nobody else would end the attempt.
-            self._ended(execution, TIMED_OUT)
+            self._ended(execution, TimedOut())
 
     async def close(self) -> None:
         """Nothing is left to end: a coroutine that swallows its cancellation goes on with the loop."""
 
     async def _perform(self, execution: Execution) -> None:
         execution.started = True
+        if self._limits.bind is not None:
+            self._limits.bind(execution.assignment)
         try:
             signature = execution.kind.handler.signature
             value = await signature.call(execution.assignment.payload, execution.context)

@@ -125,16 +125,16 @@ def test_defaults_stand_without_anything() -> None:
 
 
 def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
-    path = write(tmp_path, "slots = 1\nthreads = 2\n[limits]\nmax_queues = 3\n")
+    path = write(tmp_path, "slots = 1\nthreads = 2\n[limits]\nmax_watches = 3\n")
     env = {"ATLAS_SLOTS": "10", "ATLAS_THREADS": "20", "ATLAS_LEASE": ""}
     loaded = Settings.load({"slots": "100", "worker": None, "handlers": ()}, env, path)
     found = loaded.settings
-    assert (found.slots, found.threads, found.max_queues, found.lease) == (100, 20, 3, 30.0)
-    shown = {name: str(loaded.provenance[name]) for name in ("slots", "threads", "max_queues", "lease")}
+    assert (found.slots, found.threads, found.max_watches, found.lease) == (100, 20, 3, 30.0)
+    shown = {name: str(loaded.provenance[name]) for name in ("slots", "threads", "max_watches", "lease")}
     assert shown == {
         "slots": "flag --slots",
         "threads": "environment ATLAS_THREADS",
-        "max_queues": f"file {path}:4",
+        "max_watches": f"file {path}:4",
         "lease": "default",
     }
 

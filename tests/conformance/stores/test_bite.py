@@ -294,11 +294,13 @@ class HeldForgetsNobody(MemoryStore):
         return [job for job in self._jobs.values() if any(session == "s1" for _ in job.history[1:])][:limit]
 
 
-@seen_by("the_feed_tells_changes_in_order", "a_batch_stands_in_the_feed_job_by_job", "no_gap_while_others_write")
+@seen_by("a_batch_stands_in_the_feed_job_by_job", "no_gap_while_others_write")
 class TheFeedSkips(MemoryStore):
     async def changes(self, after: int, limit: int) -> tuple[list[Change], int]:
         changes, cursor = await super().changes(after, limit)
-        return [change for change in changes if change.spec.namespace == "markers" or hash(change.spec.id) % 5], cursor
+        return [
+            change for change in changes if change.spec.namespace == "markers" or int(change.spec.id[-1], 16) % 5
+        ], cursor
 
 
 @seen_by("several_changes_become_the_latest")

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from atlas_grpc.errors import Unavailable
-from atlas_grpc.model import SECOND, Ask, AttemptOutcome, Cause, Failed, Released, Report, State, Stopped
 from atlas_grpc.lifecycle import attempts
+from atlas_grpc.model import SECOND, Ask, AttemptOutcome, Cause, Failed, Released, Report, State, Stopped
 from tests.unit.engine.world import DONE, NS, TYPES, World, a_world, boom
 
 

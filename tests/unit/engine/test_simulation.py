@@ -26,7 +26,7 @@ from atlas_grpc.model import (
     Succeeded,
     Update,
 )
-from tests.unit.engine.world import NS, World, Worker, a_world, boom
+from tests.unit.engine.world import NS, Worker, World, a_world, boom
 
 LEASE = 10 * SECOND
 SEEDS = range(40)
@@ -80,7 +80,9 @@ class Story:
         rng = self.rng
         worker, job = self.hands.pop(rng.randrange(len(self.hands)))
         result = Content(b'{"fence":%d}' % job.fence)
-        outcome = rng.choice([Succeeded(result), Succeeded(result), boom(), boom(retryable=False), Released(), Stopped()])
+        outcome = rng.choice(
+            [Succeeded(result), Succeeded(result), boom(), boom(retryable=False), Released(), Stopped()]
+        )
         for _ in range(rng.randrange(1, 3)):  # an answer may be lost, and the word repeated
             (accepted,) = await worker.session.finish([Report(job.id, job.fence, outcome)])
             if accepted and isinstance(outcome, Succeeded):
@@ -198,7 +200,12 @@ async def test_the_books_balance(slow: bool):
                 kept = {step.run for step in job.history if step.cause is Cause.SUCCEEDED}
                 for run in range(1, job.run + 1):
                     words = story.accepted.get((job_id, run), [])
-                    assert len(words) == (run in kept), (seed, "an accepted result is the result, and is one", words, *job.history)
+                    assert len(words) == (run in kept), (
+                        seed,
+                        "an accepted result is the result, and is one",
+                        words,
+                        *job.history,
+                    )
                 if job.state is State.SUCCESS:
                     assert story.accepted[job_id, job.run] == [job.result]
             assert all(engine.leases.capacity("work")[1] == 0 for engine in world.engines), seed

@@ -15,7 +15,7 @@ from atlas_grpc.errors import AtlasError, InvalidArgument, ResumeTokenExpired, S
 from atlas_grpc.model import Ask, Released, Report, State
 from atlas_grpc.stores.base import Filter
 from atlas_grpc.stores.memory import MemoryLimits
-from tests.unit.engine.world import NS, World, Worker, a_world, boom, collect
+from tests.unit.engine.world import NS, Worker, World, a_world, boom, collect
 
 if TYPE_CHECKING:
     from atlas_grpc.engine.engine import Engine

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from atlas_grpc.model import Content, Failed, Released, Stopped, Succeeded
+from atlas_grpc.model import Content, Failed, Released, Stopped, Succeeded, TimedOut
 from atlas_grpc.worker import Registry, Runner
 from tests.unit.worker import handlers
 from tests.unit.worker.memory_source import BOUND, ManualClock, MemorySource, running
@@ -163,8 +163,7 @@ async def test_a_child_that_exceeds_its_time_is_killed():
         job = source.add("stubborn", time_left=2_000_000)
         (pid,) = await pids_said(source, job)
         clock.advance(3)
-        failed = await source.outcome(job)
-        assert failed.failure.reason == "ATTEMPT_TIMED_OUT"
+        assert await source.outcome(job) == TimedOut()
         await gone(pid)
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from atlas_grpc.model import Failed, Released, Stopped, Succeeded
+from atlas_grpc.model import Released, Stopped, Succeeded, TimedOut
 from atlas_grpc.worker import JobContext, Registry, Runner, handler
 from tests.unit.worker.memory_source import BOUND, ManualClock, MemorySource, QuickClock, running
 
@@ -200,9 +200,7 @@ async def test_a_time_limit_is_enforced_a_little_late(fn):
         clock.advance(3.5)
         assert job not in source.outcomes
         clock.advance(0.5)
-        failed = await source.outcome(job)
-        assert isinstance(failed, Failed)
-        assert (failed.failure.reason, failed.retryable) == ("ATTEMPT_TIMED_OUT", True)
+        assert await source.outcome(job) == TimedOut()
 
 
 async def test_an_earlier_time_limit_is_not_slept_through():
@@ -214,7 +212,7 @@ async def test_an_earlier_time_limit_is_not_slept_through():
         soon = source.add("sleeper", time_left=1_000_000)
         await clock.asleep(2)
         clock.advance(2)
-        assert isinstance(await source.outcome(soon), Failed)
+        assert isinstance(await source.outcome(soon), TimedOut)
         assert late not in source.outcomes
 
 
