@@ -1,8 +1,8 @@
 """The bare server to compare with: grpc.aio and generated messages, and nothing else.
 
 It parses each request into the message class of Atlas and answers with a ready message of the size that Atlas answers
-with; `/bench.Raw/Echo` does not even parse, `/bench.Raw/Flood` turns the sending of its streams on and off.
-`python -m benchmarks.echo REPLIES.json` prints its port.
+with; `/bench.Raw/Echo` does not even parse, `/bench.Raw/Pace` says how often its streams send. It is started as
+`python -m benchmarks.echo REPLIES.json` and prints its port.
 """
 
 from __future__ import annotations
@@ -40,18 +40,24 @@ def _unary(request: Any, response: Any, body: bytes) -> Handler:
 
 
 class _Stream:
-    """A stream that sends one message, and as many as it can while the flood is on."""
+    """A stream that sends one message, and then one to all that are open each time the pacer ticks."""
 
     def __init__(self) -> None:
-        self._on = asyncio.Event()
+        self._tick = asyncio.Event()
+        self._pacer: asyncio.Task[None] | None = None
 
-    async def switch(self, request: bytes, _context: object) -> bytes:
-        """Turns the flood on, or off when the request is empty."""
-        if request:
-            self._on.set()
-        else:
-            self._on.clear()
+    async def pace(self, request: bytes, _context: object) -> bytes:
+        """Ticks each so many milliseconds; an empty request stops it."""
+        if self._pacer:
+            self._pacer.cancel()
+        self._pacer = asyncio.create_task(self._run(float(request) / 1000)) if request else None
         return request
+
+    async def _run(self, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            tick, self._tick = self._tick, asyncio.Event()
+            tick.set()
 
     def handler(self, request: Any, response: Any, body: bytes) -> Handler:
         """A method that streams."""
@@ -60,7 +66,7 @@ class _Stream:
         async def send(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             await context.write(reply)
             while True:
-                await self._on.wait()
+                await self._tick.wait()
                 await context.write(reply)
 
         return grpc.unary_stream_rpc_method_handler(send, request.FromString, response.SerializeToString)
@@ -81,7 +87,7 @@ def _handlers(replies: dict[str, str]) -> list[grpc.GenericRpcHandler]:
     }
     raw: dict[str, Handler] = {
         "Echo": grpc.unary_unary_rpc_method_handler(_raw),
-        "Flood": grpc.unary_unary_rpc_method_handler(stream.switch),
+        "Pace": grpc.unary_unary_rpc_method_handler(stream.pace),
     }
     return [
         grpc.method_handlers_generic_handler(SERVICE, methods),

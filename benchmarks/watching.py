@@ -61,7 +61,7 @@ class Watching:
                 latest[number] = message
 
         if not atlas:
-            await self.unary_call(target, wire.FLOOD)(b"on")
+            await self.unary_call(target, wire.PACE)(str(pause_ms).encode())
         tasks = [asyncio.ensure_future(read(number, stream)) for number, stream in enumerate(streams)]
         await asyncio.sleep(warmup)
         meter = Meter(pid, 0, seconds)
@@ -74,7 +74,7 @@ class Watching:
         if atlas:
             await self._cancel(target, job_id)
         else:
-            await self.unary_call(target, wire.FLOOD)(b"")
+            await self.unary_call(target, wire.PACE)(b"")
         return {**meter.answer(after - before, meter.took, []), "transitions": steps / meter.took}
 
     async def open_idle(self, target: str, job_ids: list[str]) -> Answer:

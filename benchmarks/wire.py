@@ -20,7 +20,7 @@ LIST = f"{_SERVICE}/ListJobs"
 WATCH = f"{_SERVICE}/WatchJob"
 CANCEL = f"{_SERVICE}/CancelJob"
 RAW = "/bench.Raw/Echo"
-FLOOD = "/bench.Raw/Flood"
+PACE = "/bench.Raw/Pace"
 
 _LATER = 24 * 3600
 """Jobs that must not run start so many seconds from now."""

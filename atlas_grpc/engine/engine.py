@@ -192,6 +192,10 @@ class Engine:
             raise JobNotFound.of(job_id)
         return job
 
+    async def get_many(self, ids: Sequence[str]) -> list[Job | None]:
+        """Reads jobs of any namespace; None for each that does not exist. The caller checks whom they belong to."""
+        return await self.store.get(ids)
+
     async def wait(self, namespace: str, job_id: str, seconds: float) -> Job:
         """Reads a job once it is terminal or the time is up."""
         job = await self.get(namespace, job_id)

@@ -1,11 +1,14 @@
 """The one validator of payloads and results, whatever door they come in by.
 
 What is admitted can be read back in every way: as Struct, as JSON, from any store. A Struct nested deeper than about 32
-levels cannot be parsed again from the wire, a NUL cannot be stored as jsonb, a number that is not finite has no JSON.
+levels cannot be parsed again from the wire, a NUL cannot be stored as jsonb, a number that is not finite has no JSON,
+and a whole number may be too large for a Value.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import Any
 
 import msgspec
@@ -15,6 +18,9 @@ from ..model import Content, Record
 MAX_DEPTH = 24
 MAX_VALUES = 50_000
 MAX_KEY = 1_024
+_LARGEST = int(sys.float_info.max)
+_DIGITS = len(str(_LARGEST))
+_HUGE = re.compile(rb"[0-9]{%d}" % _DIGITS)
 
 
 class Limits(Record, frozen=True):
@@ -39,7 +45,12 @@ def objection(content: Content, limit: int) -> str | None:
 
 def _is_plain(data: bytes) -> bool:
     """Whether a valid JSON text, by its length and its punctuation alone, can break no rule."""
-    return len(data) <= MAX_KEY and data.count(b"{") + data.count(b"[") <= MAX_DEPTH and b"\\u0000" not in data
+    return (
+        len(data) <= MAX_KEY
+        and data.count(b"{") + data.count(b"[") <= MAX_DEPTH
+        and b"\\u0000" not in data
+        and (len(data) < _DIGITS or _HUGE.search(data) is None)
+    )
 
 
 def _object_to(root: object) -> str | None:
@@ -61,6 +72,8 @@ def _object_to(root: object) -> str | None:
                 below.extend(value)
             elif isinstance(value, str) and "\0" in value:
                 return "has a text with a NUL character"
+            elif isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+                return "has a number that is larger than a double can be"
         values += len(below)
         if values > MAX_VALUES:
             return f"holds more than {MAX_VALUES} values"

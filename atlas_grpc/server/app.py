@@ -248,6 +248,8 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_streams),
         ("grpc.keepalive_time_ms", _millis(settings.keepalive_time)),
         ("grpc.keepalive_timeout_ms", _millis(settings.keepalive_timeout)),
+        # Without it a ping of keepalive, too, has a minute to be answered.
+        ("grpc.http2.ping_timeout_ms", _millis(settings.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _millis(settings.min_ping_interval)),
         ("grpc.max_connection_idle_ms", _millis(settings.max_connection_idle)),

@@ -18,6 +18,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import AbortError
 
+from ..engine.batch import GroupCommit
 from ..errors import (
     AtlasError,
     Code,
@@ -31,14 +32,15 @@ from ..errors import (
 from ..model import DEFAULT_NAMESPACE
 from ..observe.logs import get_logger
 from ..status import to_status
-from .validation import violations
+from .validation import is_simply_valid, violations
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ..observe.metrics import Metrics, RpcMetrics
 
     Context = grpc.aio.ServicerContext[Any, Any]
+    Answer = bytes | AtlasError | Awaitable[bytes]
 
 Req = TypeVar("Req", bound=Message)
 Req_contra = TypeVar("Req_contra", bound=Message, contravariant=True)
@@ -50,6 +52,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _CHECK_EVERY = 0.25
+_GATHERED = 256
 
 log = get_logger("atlas.rpc")
 
@@ -77,10 +80,6 @@ class Call:
         left: float | None = self.context.time_remaining()
         return left
 
-    def allow(self, seconds: float) -> None:
-        """Lets a call without a deadline of its own take so much longer."""
-        self.ends += seconds
-
 
 def _namespace(value: str | bytes) -> str:
     if not isinstance(value, str) or _NAMESPACE.fullmatch(value) is None:
@@ -100,6 +99,14 @@ class Streaming(Protocol[Req_contra]):
     """A handler of a server stream; hands messages, as bytes, to `write`."""
 
     async def __call__(self, call: Call, request: Req_contra, write: Callable[[bytes], Awaitable[None]], /) -> None: ...
+
+
+class Gathered(Protocol[Req_contra]):
+    """A handler of unary calls that came in together; one answer each, in order. An answer that must be waited for is
+    awaited in its own call. What it raises, all of them get, so it must keep the faults of one request to itself.
+    """
+
+    async def __call__(self, calls: list[Call], requests: Sequence[Req_contra], /) -> list[Answer]: ...
 
 
 class Guard:
@@ -183,6 +190,70 @@ class Guard:
 
         return grpc.unary_unary_rpc_method_handler(serve)
 
+    def gathered(
+        self, name: str, request_type: type[Req], handler: Gathered[Req], *, while_draining: bool = True
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wraps the handler of a unary method whose calls are served together when they come in together."""
+        rpc = self._metrics.rpc(name, "unary")
+        parse = request_type.FromString
+
+        async def flush(items: list[tuple[bytes, Context]]) -> list[Answer]:
+            answers: list[Answer] = []
+            calls: list[Call] = []
+            requests: list[Req] = []
+            for data, context in items:
+                try:
+                    call = Call(context, 0.0)
+                    if self.draining and not while_draining:
+                        raise _draining()
+                    requests.append(_parsed(parse, data))
+                    calls.append(call)
+                    answers.append(b"")
+                except AtlasError as error:
+                    answers.append(error)
+            ours = await self._serve_valid(handler, calls, requests)
+            rest = iter(ours)
+            return [next(rest) if answer == b"" else answer for answer in answers]
+
+        gate: GroupCommit[tuple[bytes, Context], Answer] = GroupCommit(flush, _GATHERED, gather=True)
+
+        async def serve(data: bytes, context: Context) -> bytes:
+            began = time.monotonic()
+            rpc.started()
+            rpc.received()
+            self._unary += 1
+            try:
+                if self._unary > self._max_unary:
+                    raise _overloaded()
+                answer = await gate.add((data, context))
+                if isinstance(answer, AtlasError):
+                    raise answer
+                out = answer if isinstance(answer, bytes) else await answer
+            except BaseException as error:
+                await self._fail(error, name, context, rpc, began)
+            else:
+                rpc.sent()
+                rpc.handled(0, time.monotonic() - began)
+                return out
+            finally:
+                self._unary -= 1
+                self._left()
+
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+    async def _serve_valid(self, handler: Gathered[Req], calls: list[Call], requests: list[Req]) -> list[Answer]:
+        wrong = [None if is_simply_valid(request) else _objection(request) for request in requests]
+        if any(wrong):
+            good = [place for place, error in enumerate(wrong) if error is None]
+            calls = [calls[place] for place in good]
+            requests = [requests[place] for place in good]
+        try:
+            async with asyncio.timeout(self._unary_timeout):
+                served = iter(await handler(calls, requests) if calls else ())
+        except TimeoutError:
+            raise DeadlineExceeded("the call took longer than the server allows") from None
+        return [next(served) if error is None else error for error in wrong]
+
     def streaming(
         self, name: str, request_type: type[Req], handler: Streaming[Req], *, while_draining: bool = True
     ) -> grpc.RpcMethodHandler[Any, Any]:
@@ -231,7 +302,7 @@ class Guard:
             raise error
         if isinstance(error, AbortError | KeyboardInterrupt | SystemExit | GeneratorExit):
             raise error
-        known = error if isinstance(error, AtlasError) else _unexpected(error, name)
+        known = error if isinstance(error, AtlasError) else unexpected(error, name)
         rpc.handled(known.code, time.monotonic() - began)
         log.debug("call failed", method=name, code=known.code.name, reason=known.reason)
         status = to_status(known)
@@ -249,12 +320,18 @@ def _parsed(parse: Callable[[bytes], Req], data: bytes) -> Req:
 
 
 def _check(request: Message) -> None:
+    error = _objection(request)
+    if error is not None:
+        raise error
+
+
+def _objection(request: Message) -> InvalidArgument | None:
     found = violations(request)
-    if found:
-        raise InvalidArgument.all_of(found)
+    return InvalidArgument.all_of(found) if found else None
 
 
-def _unexpected(error: BaseException, name: str) -> AtlasError:
+def unexpected(error: BaseException, name: str) -> AtlasError:
+    """What a caller is told of an error that nobody foresaw; the log gets the rest."""
     if isinstance(error, asyncio.CancelledError):
         return Unavailable("the call was interrupted inside the server", reason="INTERRUPTED", retry_after=1.0)
     error_id = uuid.uuid4().hex

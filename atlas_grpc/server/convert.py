@@ -53,12 +53,12 @@ def submission(
         dict(request.labels) if request.labels else {},
         request.priority,
         _start_time(request, now) if start == "start_time" else None,
-        micros(request.start_delay) if start == "start_delay" else None,
+        micros(request.start_delay, "start_delay") if start == "start_delay" else None,
         retry_override(request.retry_policy) if request.HasField("retry_policy") else None,
-        micros(request.attempt_timeout) if request.HasField("attempt_timeout") else None,
-        micros(request.total_timeout) if request.HasField("total_timeout") else None,
-        micros(request.start_timeout) if request.HasField("start_timeout") else None,
-        micros(request.retention) if request.HasField("retention") else None,
+        micros(request.attempt_timeout, "attempt_timeout") if request.HasField("attempt_timeout") else None,
+        micros(request.total_timeout, "total_timeout") if request.HasField("total_timeout") else None,
+        micros(request.start_timeout, "start_timeout") if request.HasField("start_timeout") else None,
+        micros(request.retention, "retention") if request.HasField("retention") else None,
         request.request_id,
         traceparent,
     )
@@ -93,9 +93,9 @@ def retry_override(policy: pb.RetryPolicy) -> RetryOverride:
     """The parts of a retry policy that are set."""
     return RetryOverride(
         policy.max_attempts if policy.HasField("max_attempts") else None,
-        micros(policy.initial_backoff) if policy.HasField("initial_backoff") else None,
+        micros(policy.initial_backoff, "retry_policy.initial_backoff") if policy.HasField("initial_backoff") else None,
         policy.backoff_multiplier if policy.HasField("backoff_multiplier") else None,
-        micros(policy.max_backoff) if policy.HasField("max_backoff") else None,
+        micros(policy.max_backoff, "retry_policy.max_backoff") if policy.HasField("max_backoff") else None,
         policy.jitter if policy.HasField("jitter") else None,
         tuple(policy.non_retryable_reasons) or None,
     )
@@ -119,8 +119,12 @@ def job_filter(where: pb.JobFilter, namespace: str) -> Filter:
     )
 
 
-def micros(span: Duration) -> int:
-    """A span in microseconds; a part of one counts as a whole."""
+def micros(span: Duration, field: str) -> int:
+    """A span in microseconds; a part of one counts as a whole. Raises InvalidArgument for `field` when it is negative
+    or not well formed, which the rules in proto/ let pass when the whole is in bounds.
+    """
+    if span.seconds < 0 or not 0 <= span.nanos < 10**9:
+        raise InvalidArgument.of(field, "is not a valid duration of 0 or more")
     return span.seconds * SECOND - (-span.nanos // 1000)
 
 

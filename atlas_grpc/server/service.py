@@ -8,20 +8,21 @@ import grpc
 
 from .. import pb
 from ..engine.tokens import JobToken, PageToken, decode, encode
-from ..errors import AtlasError, InvalidArgument
+from ..errors import AtlasError, InvalidArgument, JobNotFound
 from ..model import SECOND
 from ..status import to_status
 from . import convert, encoded
+from .calls import unexpected
 from .validation import by_item
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ..engine.engine import Engine
+    from ..engine.engine import Engine, Submitted
     from ..engine.hub import JobWatch
     from ..engine.submit import Submission
     from ..model import Job, Progress
-    from .calls import Call, Guard
+    from .calls import Answer, Call, Guard
 
     Write = Callable[[bytes], Awaitable[None]]
 
@@ -50,12 +51,12 @@ class JobService:
 
         unary, stream = guard.unary, guard.streaming
         methods = {
-            "SubmitJob": unary(name("SubmitJob"), pb.SubmitJobRequest, self.submit, while_draining=False),
+            "SubmitJob": guard.gathered(name("SubmitJob"), pb.SubmitJobRequest, self.submit, while_draining=False),
             "SubmitJobs": unary(
                 name("SubmitJobs"), pb.SubmitJobsRequest, self.submit_many, validate=False, while_draining=False
             ),
             "RunJob": stream(name("RunJob"), pb.RunJobRequest, self.run, while_draining=False),
-            "GetJob": unary(name("GetJob"), pb.GetJobRequest, self.get),
+            "GetJob": guard.gathered(name("GetJob"), pb.GetJobRequest, self.get),
             "ListJobs": unary(name("ListJobs"), pb.ListJobsRequest, self.list),
             "WatchJob": stream(name("WatchJob"), pb.WatchJobRequest, self.watch),
             "WatchJobs": stream(name("WatchJobs"), pb.WatchJobsRequest, self.watch_many),
@@ -71,11 +72,21 @@ class JobService:
         now = self._engine.store.now()
         return convert.submission(request, call.namespace, call.traceparent, self._max_payload, now)
 
-    async def submit(self, call: Call, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse | bytes:
-        sub = self._submission(call, request)
-        if request.validate_only:
-            return convert.planned(*self._engine.plan(sub))
-        return encoded.submitted(await self._engine.submit(sub))
+    async def submit(self, calls: list[Call], requests: Sequence[pb.SubmitJobRequest]) -> list[Answer]:
+        answers: list[Answer] = []
+        subs: list[Submission] = []
+        for call, request in zip(calls, requests, strict=True):
+            try:
+                sub = self._submission(call, request)
+                if request.validate_only:
+                    answers.append(convert.planned(*self._engine.plan(sub)).SerializeToString())
+                else:
+                    subs.append(sub)
+                    answers.append(b"")
+            except Exception as error:
+                answers.append(_known(error, "SubmitJob"))
+        stored = iter(await self._engine.submit_many(subs))
+        return [_submitted(next(stored)) if answer == b"" else answer for answer in answers]
 
     async def submit_many(self, call: Call, request: pb.SubmitJobsRequest) -> pb.SubmitJobsResponse:
         whole, wrong = by_item(request, "requests")
@@ -123,18 +134,29 @@ class JobService:
         finally:
             watch.close()
 
-    async def get(self, call: Call, request: pb.GetJobRequest) -> bytes:
-        if request.HasField("wait"):
-            seconds = convert.micros(request.wait) / SECOND
-            left = call.time_left()
-            if left is not None:
-                seconds = min(seconds, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
-            call.allow(seconds)
-            job = await self._engine.wait(call.namespace, request.id, seconds)
-        else:
-            job = await self._engine.get(call.namespace, request.id)
-        full = request.view != pb.JOB_VIEW_BASIC
-        progress = await self._progress(job)
+    async def get(self, calls: list[Call], requests: Sequence[pb.GetJobRequest]) -> list[Answer]:
+        answers: list[Answer] = []
+        jobs = await self._engine.get_many([request.id for request in requests])
+        outputs = iter(await self._engine.outputs([job for job in jobs if job is not None and job.attempt]))
+        for call, request, job in zip(calls, requests, jobs, strict=True):
+            progress = next(outputs).progress if job is not None and job.attempt else None
+            if job is None or job.spec.namespace != call.namespace:
+                answers.append(JobNotFound.of(request.id))
+            elif request.HasField("wait") and not job.state.terminal:
+                answers.append(self._get_later(call, request))
+            else:
+                answers.append(self._encoded(job, progress, full=request.view != pb.JOB_VIEW_BASIC))
+        return answers
+
+    async def _get_later(self, call: Call, request: pb.GetJobRequest) -> bytes:
+        seconds = convert.micros(request.wait, "wait") / SECOND
+        left = call.time_left()
+        if left is not None:
+            seconds = min(seconds, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
+        job = await self._engine.wait(call.namespace, request.id, seconds)
+        return self._encoded(job, await self._progress(job), full=request.view != pb.JOB_VIEW_BASIC)
+
+    def _encoded(self, job: Job, progress: Progress | None, *, full: bool) -> bytes:
         key = (job.spec.id, job.version, 0 if progress is None else progress.time, full)
         answer = self._reads.get(key)
         if answer is None:
@@ -237,6 +259,14 @@ class JobService:
         page: Sequence[pb.JobType] = [convert.job_type(info) for info in types[:limit]]
         more = encode(PageToken(page[-1].name, query)) if len(types) > limit else ""
         return pb.ListJobTypesResponse(job_types=page, next_page_token=more)
+
+
+def _submitted(answer: Submitted | AtlasError) -> Answer:
+    return answer if isinstance(answer, AtlasError) else encoded.submitted(answer)
+
+
+def _known(error: Exception, method: str) -> AtlasError:
+    return error if isinstance(error, AtlasError) else unexpected(error, method)
 
 
 def _job_token(watch: JobWatch, version: int, log: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize("program", sorted(Path(__file__).parent.glob("user*.py")), ids=lambda path: path.name)
-def test_a_users_program_passes_strict_type_checking(program, tmp_path):
+def test_a_users_program_passes_strict_type_checking(program: Path, tmp_path: Path) -> None:
     config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\nstrict = true\nwarn_unused_ignores = true\nfollow_imports = silent\n")
     run = subprocess.run(

@@ -33,6 +33,7 @@ from atlas_grpc.model import (
     State,
     Stopped,
     Succeeded,
+    TimedOut,
     Update,
 )
 from atlas_grpc.stores.base import Change, Filter, Output, QueueCount
@@ -58,6 +59,7 @@ OUTCOMES = (
     Released(),
     Released(SECOND),
     Stopped(),
+    TimedOut(),
 )
 
 names = st.sampled_from(["", "", "n1", "n2"])
@@ -77,6 +79,23 @@ filters = st.builds(
     some_types,
     some_queues,
     st.sampled_from(LABELS),
+)
+
+new_jobs = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(TYPES),
+        "queue": st.sampled_from(QUEUES),
+        "namespace": st.sampled_from(NAMESPACES),
+        "priority": st.integers(-1, 1),
+        "request_id": names,
+        "labels": st.sampled_from(LABELS),
+        "delay": spans,
+        "since": st.integers(-2, 2),
+        "retention": spans,
+        "attempt_timeout": st.none() | spans.filter(bool),
+        "total_timeout": st.none() | spans.filter(bool),
+        "start_timeout": st.none() | spans.filter(bool),
+    }
 )
 
 
@@ -176,8 +195,10 @@ class StoreMachine(RuleBasedStateMachine):
         answer = self.run(work)
         return answer, Moment(start, self.store.now())
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(target=jobs, batch=st.lists(new_jobs, min_size=2, max_size=10), order=st.randoms(use_true_random=False))
+    def begin(self, batch: list[dict[str, Any]], order: Any) -> Any:
+        """A store with some jobs and a session: Hypothesis leaves rules out of a run at random, `insert` too."""
+
         async def opened() -> Kit:
             self.stack = AsyncExitStack()
             kit = Kit(self.factory, await self.stack.enter_async_context(self.factory()))
@@ -188,6 +209,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.kit = self.run(opened())
         self.store = self.kit.store
         self.start = self.run(self.store.head())
+        self.open_session(session="s", ttl=60 * SECOND)
+        return self._insert(batch, order)
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):
@@ -197,31 +220,11 @@ class StoreMachine(RuleBasedStateMachine):
     def current(self, job_id: str) -> Job | None:
         return self.model.jobs.get(job_id)
 
-    @rule(
-        target=jobs,
-        batch=st.lists(
-            st.fixed_dictionaries(
-                {
-                    "type": st.sampled_from(TYPES),
-                    "queue": st.sampled_from(QUEUES),
-                    "namespace": st.sampled_from(NAMESPACES),
-                    "priority": st.integers(-1, 1),
-                    "request_id": names,
-                    "labels": st.sampled_from(LABELS),
-                    "delay": spans,
-                    "since": st.integers(-2, 2),
-                    "retention": spans,
-                    "attempt_timeout": st.none() | spans.filter(bool),
-                    "total_timeout": st.none() | spans.filter(bool),
-                    "start_timeout": st.none() | spans.filter(bool),
-                }
-            ),
-            min_size=1,
-            max_size=4,
-        ),
-        order=st.randoms(use_true_random=False),
-    )
+    @rule(target=jobs, batch=st.lists(new_jobs, min_size=1, max_size=4), order=st.randoms(use_true_random=False))
     def insert(self, batch: list[dict[str, Any]], order: Any) -> Any:
+        return self._insert(batch, order)
+
+    def _insert(self, batch: list[dict[str, Any]], order: Any) -> Any:
         new = [self.kit.job(**fields) for fields in batch]
         order.shuffle(new)
         answers = self.run(self.store.insert(new))
@@ -458,4 +461,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 class TestMemory(StoreMachine.TestCase):
-    settings = settings(max_examples=60 * DEEP, stateful_step_count=40 if DEEP == 1 else 120)
+    settings = settings(max_examples=150 * DEEP, stateful_step_count=40 if DEEP == 1 else 120)

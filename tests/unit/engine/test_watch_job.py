@@ -442,28 +442,24 @@ async def test_a_storm_over_a_slow_store_hides_nothing(seed: int):
 
 
 async def test_a_watch_that_opens_meanwhile_does_not_move_the_others(world: World):
-    """The first watch asks for the head of the feed while another one is opened, told, and would be passed over."""
+    """The first watch asks for the head of the feed while another one is opened and told, and could be passed over."""
     one, two = await world.submit(), await world.submit(priority=1)
     world.store.gates["head"] = asyncio.Event()
-    opening = [asyncio.ensure_future(Reader(job_id).follow(world.engine)) for job_id in (one, two)]
+    readers = [Reader(job_id) for job_id in (one, two)]
+    following = [asyncio.ensure_future(reader.follow(world.engine)) for reader in readers]
     await world.clock.settle()
-    world.store.gates["head"].set()
-    reader = Reader(two)
-    following = asyncio.ensure_future(reader.follow(world.engine))
-    await world.clock.settle()
-    outputs = world.store.hold("outputs")
     worker = await world.worker()
     taken = await worker.take_one()
+    outputs = world.store.hold("outputs")
     await worker.tell(taken, "first")
     await world.clock.settle()
     await worker.end(taken)
+    world.store.gates["head"].set()
     await world.clock.settle()
     outputs.set()
-    await world.clock.settle()
-    assert taken.job_id == two
-    await asyncio.wait_for(asyncio.gather(following, opening[1]), 5)
-    await check(world, reader)
-    opening[0].cancel()
+    await asyncio.wait_for(following[1], 5)
+    await check(world, readers[1])
+    following[0].cancel()
 
 
 async def test_an_answer_that_was_overtaken_is_dropped(world: World):
@@ -472,6 +468,7 @@ async def test_an_answer_that_was_overtaken_is_dropped(world: World):
     taken = await worker.take_one()
     await worker.tell(taken, "first")
     first, second = Reader(job_id), Reader(job_id)
+    await second.follow(world.engine, 1)
     following = [asyncio.ensure_future(first.follow(world.engine))]
     await world.clock.settle()
     outputs = world.store.hold("outputs")
@@ -493,13 +490,12 @@ async def test_a_heartbeat_does_not_let_the_end_overtake_the_last_lines(world: W
     reader = Reader(job_id)
     following = asyncio.ensure_future(reader.follow(world.engine))
     await world.clock.settle()
-    outputs = [world.store.hold("outputs") for _ in range(2)]
+    outputs = world.store.hold("outputs")
     await worker.tell(taken, "the last words")
-    await world.clock.settle()
+    world.engine.hub._outputs.clear()  # a hint may be lost
     await worker.end(taken)
-    outputs[0].set()
     await world.clock.settle()
     await world.advance(40)
-    outputs[1].set()
+    outputs.set()
     await asyncio.wait_for(following, 5)
     await check(world, reader)
