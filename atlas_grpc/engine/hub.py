@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _FEED_BATCH = 1_000
 _PAGE = 250
 _LOG_BATCH = 200
+_LOG_CHARACTERS = 256 * 1024
 _RETRY_AFTER = 1.0
 _NO_OUTPUT = Output()
 
@@ -158,6 +159,11 @@ class JobWatch(_Watch):
         self._progress: Progress | None = None
         self._first = True
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the job is terminal, so that the next message may be the last."""
+        return self.topic.job is not None and self.topic.job.state.terminal
+
     async def next(self) -> JobUpdate:
         """The next message. Raises JobNotFound when the job was deleted before its end was told."""
         while True:
@@ -194,7 +200,7 @@ class JobWatch(_Watch):
         lines = await self.hub.store.logs(self.job_id, self._log, _LOG_BATCH)
         if not lines:
             return (), output.log_end - self._log if terminal else 0
-        return tuple(lines), lines[0].offset - self._log
+        return _fitting(lines), lines[0].offset - self._log
 
     def _update(
         self,
@@ -543,6 +549,16 @@ def _check_resumable(job: Job, version: int) -> None:
 def _expired(job: Job) -> ResumeTokenExpired:
     msg = "the history after this token is no longer kept; watch again without it"
     return ResumeTokenExpired(msg, metadata={"job_id": job.spec.id})
+
+
+def _fitting(lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
+    """The first lines, so many that a message with them, a job and its result stays below what clients take."""
+    size = 0
+    for at, line in enumerate(lines):
+        size += len(line.message)
+        if at and size > _LOG_CHARACTERS:
+            return tuple(lines[:at])
+    return tuple(lines)
 
 
 def _age(output: Output) -> tuple[int, int]:

@@ -308,8 +308,10 @@ def _route_stdlib(pipeline: LogPipeline) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # A line for each HTTP request says nothing that the metrics do not.
+    # What uvicorn says of requests and of its own start, metrics and the server's line say too.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..observe.logs import configure, get_logger
+from ..observe.logs import LogPipeline, configure, get_logger
+from ..observe.metrics import LOG_LINES_DROPPED
 from ..stores import UnknownStore
 from ..worker import Registry
 from ..worker.builtin import sleep
@@ -29,7 +30,7 @@ log = get_logger("atlas.server")
 def run(loaded: Loaded) -> int:
     """Serves until it is told to stop, and answers the exit code: 0 after a clean stop, 1 when it could not start."""
     settings = loaded.settings
-    configure(settings.log_level, settings.log_format)  # type: ignore[arg-type]
+    pipeline = configure(settings.log_level, settings.log_format)  # type: ignore[arg-type]
     try:
         registry = Registry()
         registry.add(sleep)
@@ -39,7 +40,7 @@ def run(loaded: Loaded) -> int:
         print(f"atlas: {error}", file=sys.stderr)
         return USAGE
     try:
-        return _run_loop(_serve(settings, registry), uvloop=settings.uvloop)
+        return _run_loop(_serve(settings, registry, pipeline), uvloop=settings.uvloop)
     except (AddressInUse, UnknownStore) as error:
         print(f"atlas: {error}", file=sys.stderr)
         return FAILED
@@ -57,12 +58,13 @@ def _run_loop(main: Coroutine[object, object, int], *, uvloop: bool) -> int:
     return asyncio.run(main)
 
 
-async def _serve(settings: Settings, registry: Registry) -> int:
+async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) -> int:
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
     server = AtlasServer(settings, registry)
+    server.metrics.counter(*LOG_LINES_DROPPED, lambda: pipeline.dropped)
     await server.start()
     _tame_garbage_collector()
     _announce(server)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -13,7 +13,6 @@ from atlas_grpc.model import (
     AttemptOutcome,
     Cause,
     Failed,
-    Failure,
     PendingReason,
     Released,
     State,
