@@ -226,7 +226,7 @@ class StoreFull(ResourceExhausted):
 
 
 class WatchTooSlow(ResourceExhausted):
-    """The reader of a watch fell too far behind; resume with its last token."""
+    """The reader of a watch fell too far behind; watch again without token."""
 
     reason = "WATCH_TOO_SLOW"
 

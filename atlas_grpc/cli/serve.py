@@ -86,6 +86,8 @@ def serve(config_file: Path | None, **flags: object) -> int:
     loaded = load(config_file, flags)
     if loaded is None:
         return exits.USAGE
+    # What gRPC itself prints, for instance of an address that is in use, we say in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ..server.main import run
 
     return run(loaded)

@@ -17,40 +17,29 @@ R = TypeVar("R")
 class GroupCommit(Generic[T, R]):
     """Joins concurrent calls of `add` into calls of `flush(items) -> results`, in order, at most `limit` items each.
 
-    A call that finds nothing going on flushes at once, in its own task, so that a lone caller pays for no detour. What
-    `flush` raises, every caller of that batch gets. A caller that is cancelled does not undo its item; `flush` itself
-    must bear being cancelled.
-
-    With `gather`, a flush begins one turn of the event loop after its first item instead, so that all calls of that
-    turn share it. That pays where `flush` has more to do for each item than the detour costs: code and data that are in
+    A flush begins one turn of the event loop after its first item, so that all calls of that turn share it; items that
+    come while it runs wait for the next. Sharing pays even for a store that answers at once: code and data that are in
     the processor's caches for the second item were not for the first.
+
+    What `flush` raises, every caller of that batch gets. A caller that is cancelled does not undo its item.
     """
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[list[R]]], limit: int, *, gather: bool = False) -> None:
+    def __init__(self, flush: Callable[[list[T]], Awaitable[list[R]]], limit: int) -> None:
         self._flush = flush
         self._limit = limit
-        self._gather = gather
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._busy = False
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, item: T) -> R:
         """Hands in one item and waits until it is flushed."""
-        if self._busy or self._gather:
-            if not self._busy:
-                self._busy = True
-                asyncio.get_running_loop().call_soon(self._begin)
-            future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-            self._waiting.append((item, future))
-            return await future
-        self._busy = True
-        try:
-            return (await self._flush([item]))[0]
-        finally:
-            if self._waiting:
-                self._begin()
-            else:
-                self._busy = False
+        loop = asyncio.get_running_loop()
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._begin)
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((item, future))
+        return await future
 
     def _begin(self) -> None:
         self._task = asyncio.create_task(self._run())

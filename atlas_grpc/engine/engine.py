@@ -25,7 +25,7 @@ from ..stores.base import Counts, Output
 from .batch import GroupCommit
 from .core import Core
 from .explain import Explanation, explain
-from .hub import Hub, JobsWatch, JobWatch
+from .hub import Hub
 from .leases import Leases, WorkerSession
 from .submit import Catalog, Submission, build, refusal, reused
 from .sweeper import Sweeper
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..clock import Clock
     from ..observe.metrics import Metrics
     from ..stores.base import Filter, Store
+    from .watches import JobsWatch, JobWatch
 
 _COUNTS_EVERY = 5.0
 _INSERT_BATCH = 1_000

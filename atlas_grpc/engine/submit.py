@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from ..errors import AtlasError, InvalidArgument, RequestIdReused, Violation
-from ..model import EMPTY_OBJECT, Content, JobSpec, Record, RetryPolicy, TypeInfo
+from ..model import EMPTY_OBJECT, SECOND, Content, JobSpec, Record, RetryPolicy, TypeInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,10 @@ class Catalog(Protocol):
     def violations(self, name: str, payload: Content) -> Sequence[Violation]:
         """What a known type finds wrong with a payload."""
         ...
+
+
+SHORTEST_RETENTION = 5 * SECOND
+"""A finished job is kept at least so long, for those who watch it to be told."""
 
 
 class RetryOverride(Record, frozen=True):
@@ -109,7 +113,7 @@ def build(sub: Submission, job_id: str, now: int, info: TypeInfo, retention: int
         effective_policy(info.retry, sub.retry),
         now,
         start,
-        retention if sub.retention is None else sub.retention,
+        max(SHORTEST_RETENTION, retention if sub.retention is None else sub.retention),
         sub.labels,
         sub.priority,
         sub.request_id,

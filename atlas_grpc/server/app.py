@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..clock import SystemClock
 from ..engine.engine import Engine, EngineSettings
@@ -29,7 +28,7 @@ from ..observe.metrics import (
     Metrics,
 )
 from ..stores import open_store
-from . import reflection
+from . import probes, reflection
 from .admission import objection
 from .calls import Guard
 from .catalog import RegistryCatalog
@@ -84,7 +83,7 @@ class AtlasServer:
         self.grpc_address = ""
         self.http: HttpServer | None = None
         self._registry = registry
-        self._health = health.aio.HealthServicer()
+        self._probes = probes.Probes()
         self._server = grpc.aio.server(options=channel_options(settings))
         self._runner: Runner | None = None
         self._forced = False
@@ -107,9 +106,8 @@ class AtlasServer:
             (JobService(self.engine, max_payload=self.settings.max_payload_bytes).handlers(self.guard),)
         )
         if self.settings.reflection:
-            names = [SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-            self._server.add_generic_rpc_handlers(tuple(reflection.handlers(names)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            self._server.add_generic_rpc_handlers(tuple(reflection.handlers([SERVICE, probes.SERVICE])))
+        self._server.add_generic_rpc_handlers((self._probes.handlers(self.guard),))
         self._add_gauges()
         self._spawn(self.guard.watch_deadlines())
         self._spawn(LoopLag(self.clock, self.metrics).run())
@@ -119,7 +117,7 @@ class AtlasServer:
         await self._server.start()
         if local is not None:
             await self._start_http(local)
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(serving=True)
 
     def _bind(self, address: str) -> str:
         try:
@@ -181,9 +179,9 @@ class AtlasServer:
         task.add_done_callback(_complain)
         self._tasks.append(task)
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+    async def _set_health(self, *, serving: bool) -> None:
         for name in _HEALTH_NAMES:
-            await self._health.set(name, status)
+            await self._probes.set(name, serving=serving)
 
     def _add_gauges(self) -> None:
         engine = self.engine
@@ -200,7 +198,7 @@ class AtlasServer:
         watches end with their last token, calls in flight finish, and everything closes."""
         self.guard.draining = True
         try:
-            await asyncio.wait_for(self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING), _HEALTH_PATIENCE)
+            await asyncio.wait_for(self._set_health(serving=False), _HEALTH_PATIENCE)
         except TimeoutError:
             log.warning("a health watcher does not read")
         if self._runner is not None:

@@ -215,7 +215,7 @@ class Guard:
             rest = iter(ours)
             return [next(rest) if answer == b"" else answer for answer in answers]
 
-        gate: GroupCommit[tuple[bytes, Context], Answer] = GroupCommit(flush, _GATHERED, gather=True)
+        gate: GroupCommit[tuple[bytes, Context], Answer] = GroupCommit(flush, _GATHERED)
 
         async def serve(data: bytes, context: Context) -> bytes:
             began = time.monotonic()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..engine.engine import Submitted
     from ..engine.explain import Explanation
-    from ..engine.hub import JobsUpdate, JobUpdate
+    from ..engine.watches import JobsUpdate, JobUpdate
     from ..model import AttemptView, Failure, LogLine, RetryPolicy, Transition, TypeInfo
     from ..retry import PlannedAttempt
 
@@ -244,7 +244,9 @@ def policy(message: pb.RetryPolicy, record: RetryPolicy) -> None:
 def _finished(message: pb.Job, record: Job, *, result: bool) -> None:
     assert record.finish_time is not None
     _stamp(message.finish_time, record.finish_time)
-    _stamp(message.expire_time, record.finish_time + record.spec.retention)
+    expires = lifecycle.expire_time(record)
+    assert expires is not None
+    _stamp(message.expire_time, expires)
     if record.error is not None:
         _failure(message.error, record.error)
     if result and record.result is not None:

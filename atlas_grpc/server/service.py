@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from ..engine.engine import Engine, Submitted
-    from ..engine.hub import JobWatch
     from ..engine.submit import Submission
+    from ..engine.watches import JobWatch
     from ..model import Job, Progress
     from .calls import Answer, Call, Guard
 

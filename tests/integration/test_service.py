@@ -142,14 +142,16 @@ async def test_a_wait_ends_with_its_time_or_before_the_deadline(rig: Rig):
 
 
 async def test_a_wait_may_be_longer_than_the_default_deadline():
-    async with serving(grace=0, worker=False, unary_timeout=0.3) as server:
-        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
-            rig = Rig(server, channel)
-            job = await rig.submit()
-            began = time.monotonic()
-            answer = await rig.stub.GetJob(pb.GetJobRequest(id=job.id, wait={"seconds": 1}))
-            assert answer.job.state == pb.Job.PENDING
-            assert time.monotonic() - began > 0.9
+    async with (
+        serving(grace=0, worker=False, unary_timeout=0.3) as server,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        rig = Rig(server, channel)
+        job = await rig.submit()
+        began = time.monotonic()
+        answer = await rig.stub.GetJob(pb.GetJobRequest(id=job.id, wait={"seconds": 1}))
+        assert answer.job.state == pb.Job.PENDING
+        assert time.monotonic() - began > 0.9
 
 
 @idle
@@ -196,7 +198,8 @@ async def test_a_page_stays_below_what_clients_take(rig: Rig):
 @idle
 async def test_a_watch_stays_below_what_clients_take(rig: Rig):
     """So many large jobs that change at once take several messages, and a cut between them resumes before them."""
-    request = sleeping(labels={f"k{n}": "x" * 255 for n in range(32)}, start_timeout={"seconds": 1})
+    labels = {f"k{n}": "x" * 255 for n in range(32)}
+    request = sleeping(labels=labels, start_time={"seconds": int(time.time()) + 2})
     for _ in range(2):
         await rig.stub.SubmitJobs(pb.SubmitJobsRequest(requests=[request] * 300), timeout=20)
     watch = rig.stub.WatchJobs(pb.WatchJobsRequest(), timeout=20)
@@ -207,7 +210,7 @@ async def test_a_watch_stays_below_what_clients_take(rig: Rig):
         seen |= {job.id for job in update.jobs}
     assert len(seen) == 600
     token = update.resume_token
-    while not update.jobs or update.jobs[0].state != pb.Job.FAILED:
+    while not update.jobs or update.jobs[0].pending_reason != pb.Job.WAITING_FOR_WORKER:
         update = await watch.read()
     watch.cancel()
     again = rig.stub.WatchJobs(pb.WatchJobsRequest(resume_token=token), timeout=20)
@@ -216,9 +219,8 @@ async def test_a_watch_stays_below_what_clients_take(rig: Rig):
     while ended != seen:
         update = await again.read()
         assert update.ByteSize() < 4 << 20
-        ended |= {job.id for job in update.jobs if job.state == pb.Job.FAILED}
+        ended |= {job.id for job in update.jobs if job.pending_reason == pb.Job.WAITING_FOR_WORKER}
         tokens.append(update.resume_token)
-        print(len(update.jobs), update.ByteSize(), update.resume_token==token, update.synced)
     assert len(set(tokens)) > 1
     assert tokens[1] == token, "a part does not move the position"
     again.cancel()
@@ -229,21 +231,23 @@ async def talkative(*, ctx: JobContext) -> str:
     """As much as one may say."""
     for _ in range(28):
         for _ in range(8):
-            ctx.log("\u20ac" * 5_000)
+            ctx.log("x" * 16_000)
         await ctx.sleep(0.03)
     return "x" * 1_000_000
 
 
 async def test_the_last_words_and_a_large_result_fit():
-    async with serving(talkative, grace=0) as server, grpc.aio.insecure_channel(server.grpc_address) as channel:
+    async with (
+        serving(talkative, grace=0, max_log_lines=200) as server,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
         rig = Rig(server, channel)
         job = (await rig.stub.SubmitJob(pb.SubmitJobRequest(type="talkative"), timeout=5)).job
         await rig.stub.GetJob(pb.GetJobRequest(id=job.id, wait={"seconds": 20}), timeout=30)
         call = rig.stub.WatchJob(pb.WatchJobRequest(id=job.id, include_logs=True), timeout=20)
         messages = [message async for message in call]
         offsets = [line.offset for message in messages for line in message.logs]
-        assert offsets == list(range(len(offsets)))
-        assert len(offsets) > 150
+        assert offsets == list(range(offsets[0], offsets[0] + 200))
         assert len(messages[-1].job.result.string_value) == 1_000_000
 
 

@@ -16,6 +16,7 @@ import grpc
 
 from atlas_grpc import pb
 from tests.support.refusals import refusal_of
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,7 +44,12 @@ class Process:
 async def atlas(*flags: str) -> AsyncIterator[Process]:
     """Starts a server on a free port, and sees to it that it ends."""
     process = await asyncio.create_subprocess_exec(
-        *SERVE, "--grpc-address", "127.0.0.1:0", *flags, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *SERVE,
+        "--grpc-address",
+        "127.0.0.1:0",
+        *flags,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
     lines: list[bytes] = []
     try:
@@ -52,7 +58,6 @@ async def atlas(*flags: str) -> AsyncIterator[Process]:
                 line = await process.stderr.readline()
                 assert line, b"".join(lines)
                 lines.append(line)
-
 
         address = json.loads(lines[-1])["grpc"]
         reading = asyncio.ensure_future(_drop(process.stderr))
@@ -120,8 +125,7 @@ async def test_sigterm_under_load():
         everything = server.stub.WatchJobs(pb.WatchJobsRequest(), timeout=30)
         await everything.read()
         loading = [asyncio.ensure_future(load(server, seen, stop)) for _ in range(16)]
-        while seen["ok"] < 200:
-            await asyncio.sleep(0.01)
+        await until(lambda: seen["ok"] >= 200)
         server.send(signal.SIGTERM)
         tokens = await asyncio.wait_for(asyncio.gather(*watching), 20)
         stop.set()

@@ -22,9 +22,11 @@ HANDLERS = str(Path(__file__).with_name("handlers.py"))
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     """With a worker, and the handlers that behave badly."""
-    async with serving(HANDLERS, grace=0, processes=1) as server:
-        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
-            yield Rig(server, channel)
+    async with (
+        serving(HANDLERS, grace=0, processes=1) as server,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        yield Rig(server, channel)
 
 
 async def run(rig: Rig, type: str, **payload: Any) -> pb.Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct, Value
@@ -11,8 +11,10 @@ from grpc import StatusCode
 
 from atlas_grpc import pb
 from atlas_grpc.engine.tokens import FeedToken, JobToken, PageToken, encode
-from tests.robustness.conftest import Rig
 from tests.support.refusals import refusal
+
+if TYPE_CHECKING:
+    from tests.robustness.conftest import Rig
 
 INVALID = StatusCode.INVALID_ARGUMENT
 
@@ -231,10 +233,8 @@ async def test_tokens_of_a_future_or_a_past(rig: Rig):
     assert (found.code, found.reason) == (StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
 
 
-@pytest.mark.parametrize("name", ["", "Ä".encode().decode("latin-1"), "a b", "x" * 64, "-", "../x"])
+@pytest.mark.parametrize("name", ["", "Upper", "a b", "x" * 64, "-", "../x"])
 async def test_bad_namespaces(rig: Rig, name: str):
-    if not name.isascii():
-        pytest.skip("the client library refuses to send it")
     found = await refusal(rig.stub.ListJobs(pb.ListJobsRequest(), metadata=(("atlas-namespace", name),), timeout=10))
     assert (found.code, found.reason, found.fields) == (INVALID, "INVALID_NAMESPACE", ("atlas-namespace",))
 

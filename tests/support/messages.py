@@ -1,4 +1,4 @@
-"""Random messages of the contract, made from the descriptors: mostly sane, sometimes absurd, always on the wire's terms."""
+"""Random messages of the contract, made from the descriptors: sane and absurd, always on the wire's terms."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 from atlas_grpc import pb
 
 if TYPE_CHECKING:
     import random
+
+    from google.protobuf.message import Message
 
 REQUESTS = (
     pb.SubmitJobRequest,
@@ -29,7 +30,8 @@ REQUESTS = (
 )
 
 _TEXTS = (
-    "", "a", "sleep", "default", "REASON_ONE", "text/plain", "x" * 63, "x" * 64, "x" * 128, "x" * 129, "x" * 256, "Ünïcödé",
+    "", "a", "sleep", "default", "REASON_ONE", "text/plain", "x" * 63, "x" * 64, "x" * 128, "x" * 129, "x" * 256,
+    "Ünïcödé",
     "a b", "a\0b", "line\nbreak", "trailing\n", "\U0001f600" * 40, "../..", "%s%n", "-1", "\ufeff", "\x7f", "a.b-c_d/e",
 )  # fmt: skip
 _INTS = (0, 1, -1, 2, 5, 100, 101, -100, -101, 999, 1000, 1001, 2**31 - 1, -(2**31))

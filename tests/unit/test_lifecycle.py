@@ -37,6 +37,9 @@ from tests.unit.lives import (
     timer,
 )
 
+if TYPE_CHECKING:
+    import random
+
 TRIED = Failed(BOOM)
 
 

@@ -166,6 +166,8 @@ def test_a_waiting_job_is_cancelled_at_once(delay: int) -> None:
 def test_a_job_that_waits_for_a_retry_is_cancelled_at_once() -> None:
     job = lifecycle.request_cancel(lifecycle.ended(running(), T0, TRIED, SURE), T0 + 3, "", 10)
     assert (job.state, reason(job)) == (State.CANCELLED, "JOB_CANCELLED")
+    assert job.error is not None
+    assert job.error.message == "the job was cancelled"
     assert [attempt.outcome for attempt in lifecycle.attempts(job)] == [AttemptOutcome.FAILED]
 
 

@@ -57,8 +57,8 @@ policies = st.builds(
 
 
 def recomputed_due(job: Job) -> int | None:
-    """When a timer must look at a job, from what is stored about it. The end of a cancellation's grace and of an attempt
-    are not stored but in `due` itself: see `grace_end` and `attempt_end` of the machine."""
+    """When a timer must look at a job, from what is stored about it. The ends of an attempt and of a cancellation's
+    grace are stored nowhere else: for these see `attempt_end` and `grace_end` of the machine."""
     spec = job.spec
     if job.finish_time is not None:
         return job.finish_time + spec.retention

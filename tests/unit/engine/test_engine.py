@@ -89,7 +89,8 @@ async def test_a_batch_answers_item_by_item(world: World):
     )
     ok = [answer for answer in answers if not isinstance(answer, Exception)]
     assert [type(answer).__name__ for answer in answers] == [
-        "Submitted", "InvalidArgument", "Submitted", "RequestIdReused", "InvalidArgument", "InvalidArgument", "Submitted",
+        "Submitted", "InvalidArgument", "Submitted", "RequestIdReused", "InvalidArgument", "InvalidArgument",
+        "Submitted",
     ]  # fmt: skip
     assert answers[1] is refused
     assert [answer.deduplicated for answer in ok] == [False, True, False]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,48 +20,10 @@ from atlas_grpc.errors import (
     ServerDraining,
     Unavailable,
 )
-from atlas_grpc.model import SECOND, Ask, LogLine, Progress, Released, Report, Severity, State, Update
+from atlas_grpc.model import SECOND, Released, State
 from atlas_grpc.stores.memory import MemoryLimits
-from tests.unit.engine.world import DONE, NS, World, a_world, boom, collect
-
-if TYPE_CHECKING:
-    from atlas_grpc.engine.engine import Engine
-    from atlas_grpc.engine.hub import JobUpdate, JobWatch
-
-
-class Reader:
-    """A client that follows a job, is cut now and then, resumes where it was, and notes what it was told."""
-
-    def __init__(self, job_id: str, *, logs: bool = True) -> None:
-        self.job_id = job_id
-        self.logs = logs
-        self.versions: list[int] = []
-        self.offsets: list[int] = []
-        self.dropped = 0
-        self.token = ""
-        self.final = False
-        self.last: Any = None
-
-    async def follow(self, engine: Engine, messages: int = 10_000) -> None:
-        watch: JobWatch = await engine.watch(NS, self.job_id, self.token, include_logs=self.logs)
-        try:
-            for _ in range(messages):
-                self.note(await watch.next())
-                if self.final:
-                    return
-        finally:
-            watch.close()
-
-    def note(self, update: JobUpdate) -> None:
-        assert not self.final, "nothing follows the end"
-        self.versions += [step.version for step in update.transitions]
-        self.offsets += [line.offset for line in update.logs]
-        self.dropped += update.dropped_logs
-        self.token = encode(JobToken(self.job_id, update.version, update.log))
-        self.final = update.final
-        if update.job is not None:
-            self.last = update.job
-            assert update.job.version == update.version
+from tests.unit.engine.reader import Reader, check
+from tests.unit.engine.world import NS, World, a_world, boom, collect
 
 
 async def a_life(world: World, job_id: str, steps: int, rng: random.Random) -> None:
@@ -84,17 +46,6 @@ async def a_life(world: World, job_id: str, steps: int, rng: random.Random) -> N
     taken = await worker.take()
     await worker.tell(taken[0], "the", "last", "words", progress=100)
     await worker.end(taken[0])
-
-
-async def check(world: World, reader: Reader) -> None:
-    job = await world.job(reader.job_id)
-    assert reader.final
-    assert reader.versions == list(range(1, job.version + 1))
-    assert reader.last.state.terminal
-    if reader.logs:
-        (output,) = await world.memory.outputs([reader.job_id])
-        assert reader.offsets == list(range(output.log_end))
-        assert reader.dropped == 0
 
 
 async def test_early_late_and_resumed_watches_tell_the_same():
@@ -400,102 +351,3 @@ async def test_the_pump_catches_up_when_it_fell_behind_the_feed():
         await asyncio.wait_for(asyncio.gather(*following), 5)
         for reader in readers:
             await check(world, reader)
-
-
-async def a_hasty_life(world: World, job_id: str, queue: str, rng: random.Random) -> None:
-    """Output and attempts without a pause in which everything could come to rest."""
-    worker = await world.worker(f"w{job_id}")
-    for attempt in range(rng.randrange(3)):
-        job = (await worker.session._claim([Ask("work", 1, frozenset({queue}))], 1))[0]
-        for _ in range(rng.randrange(4)):
-            lines = tuple(LogLine(Severity.INFO, "line") for _ in range(rng.randrange(3)))
-            world.clock.tick()
-            await worker.session.update([Update(job_id, job.fence, Progress(rng.random()), lines)])
-        await worker.session.finish([Report(job_id, job.fence, Released() if attempt else boom(retry_in=0))])
-    job = (await worker.session._claim([Ask("work", 1, frozenset({queue}))], 1))[0]
-    world.clock.tick()
-    await worker.session.update([Update(job_id, job.fence, Progress(1), (LogLine(Severity.INFO, "bye"),))])
-    await worker.session.finish([Report(job_id, job.fence, DONE)])
-
-
-async def a_cut_reader(world: World, job_id: str, rng: random.Random) -> Reader:
-    reader = Reader(job_id)
-    while not reader.final:
-        for _ in range(rng.randrange(40)):
-            await asyncio.sleep(0)
-        await reader.follow(rng.choice(world.engines), rng.choice([1, 2, 3, 10_000]))
-    return reader
-
-
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32))
-async def test_a_storm_over_a_slow_store_hides_nothing(seed: int):
-    rng = random.Random(seed)
-    async with a_world(seed, slow=True, engines=rng.randrange(1, 3)) as world:
-        world.store._turns = rng.choice([2, 5, 12])
-        ids = {f"q{n}": await world.submit(queue=f"q{n}") for n in range(3)}
-        lives = [a_hasty_life(world, job_id, queue, rng) for queue, job_id in ids.items()]
-        reads = [a_cut_reader(world, job_id, rng) for job_id in [*ids.values()] * 2]
-        done = await asyncio.wait_for(asyncio.gather(*reads, *lives), 20)
-        for reader in done[: len(reads)]:
-            await check(world, reader)
-
-
-async def test_a_watch_that_opens_meanwhile_does_not_move_the_others(world: World):
-    """The first watch asks for the head of the feed while another one is opened and told, and could be passed over."""
-    one, two = await world.submit(), await world.submit(priority=1)
-    world.store.gates["head"] = asyncio.Event()
-    readers = [Reader(job_id) for job_id in (one, two)]
-    following = [asyncio.ensure_future(reader.follow(world.engine)) for reader in readers]
-    await world.clock.settle()
-    worker = await world.worker()
-    taken = await worker.take_one()
-    outputs = world.store.hold("outputs")
-    await worker.tell(taken, "first")
-    await world.clock.settle()
-    await worker.end(taken)
-    world.store.gates["head"].set()
-    await world.clock.settle()
-    outputs.set()
-    await asyncio.wait_for(following[1], 5)
-    await check(world, readers[1])
-    following[0].cancel()
-
-
-async def test_an_answer_that_was_overtaken_is_dropped(world: World):
-    job_id = await world.submit()
-    worker = await world.worker()
-    taken = await worker.take_one()
-    await worker.tell(taken, "first")
-    first, second = Reader(job_id), Reader(job_id)
-    await second.follow(world.engine, 1)
-    following = [asyncio.ensure_future(first.follow(world.engine))]
-    await world.clock.settle()
-    outputs = world.store.hold("outputs")
-    following.append(asyncio.ensure_future(second.follow(world.engine)))
-    await world.clock.settle()
-    await worker.tell(taken, "second")
-    await worker.end(taken)
-    await world.clock.settle()
-    outputs.set()
-    await asyncio.wait_for(asyncio.gather(*following), 5)
-    for reader in (first, second):
-        await check(world, reader)
-
-
-async def test_a_heartbeat_does_not_let_the_end_overtake_the_last_lines(world: World):
-    job_id = await world.submit()
-    worker = await world.worker()
-    taken = await worker.take_one()
-    reader = Reader(job_id)
-    following = asyncio.ensure_future(reader.follow(world.engine))
-    await world.clock.settle()
-    outputs = world.store.hold("outputs")
-    await worker.tell(taken, "the last words")
-    world.engine.hub._outputs.clear()  # a hint may be lost
-    await worker.end(taken)
-    await world.clock.settle()
-    await world.advance(40)
-    outputs.set()
-    await asyncio.wait_for(following, 5)
-    await check(world, reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,15 @@ from tests.unit.engine.world import NS, Worker, World, a_world, boom, collect
 
 if TYPE_CHECKING:
     from atlas_grpc.engine.engine import Engine
-    from atlas_grpc.engine.hub import JobsUpdate, JobsWatch
+    from atlas_grpc.engine.watches import JobsUpdate, JobsWatch
     from atlas_grpc.model import Job
 
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a snapshot takes several messages, and the feed several reads."""
-    monkeypatch.setattr("atlas_grpc.engine.hub._PAGE", 3)
-    monkeypatch.setattr("atlas_grpc.engine.hub._FEED_BATCH", 4)
+    monkeypatch.setattr("atlas_grpc.engine.watches._PAGE", 3)
+    monkeypatch.setattr("atlas_grpc.engine.watches._FEED_BATCH", 4)
 
 
 class View:
@@ -109,10 +110,8 @@ def _report(job: Job, outcome: Any) -> Any:
 
 async def _try(call: Any) -> None:
 
-    try:
+    with contextlib.suppress(AtlasError):
         await call
-    except AtlasError:
-        pass
 
 
 FILTERS = (
@@ -211,7 +210,7 @@ async def test_states_filter_what_is_told(world: World):
 
 
 async def test_changes_of_a_job_coalesce_for_a_slow_reader(world: World):
-    job_id = await world.submit()
+    await world.submit()
     watch = await world.engine.watch_many(Filter(NS), "", snapshot=True)
     await watch.next()
     worker = await world.worker()

@@ -1,4 +1,4 @@
-"""A small world for tests of the engine: a clock that obeys, one store, any number of engines over it, workers by hand."""
+"""A small world for tests of the engine: a clock that obeys, one store, engines over it, workers by hand."""
 
 from __future__ import annotations
 

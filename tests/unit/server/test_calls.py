@@ -1,4 +1,4 @@
-"""The guard around every call: whatever a handler does, its client gets a status, and nothing that it should not see."""
+"""The guard around every call: its client gets a status, whatever a handler does, and sees no more than it should."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from atlas_grpc.errors import JobNotFound
 from atlas_grpc.observe.metrics import Metrics
 from atlas_grpc.server.calls import Guard
 from tests.support.refusals import refusal
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +38,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(handler: Any, *, stream: bool = False, limit: int = 100, timeout: float = 30, **more: Any) -> AsyncIterator[Rig]:
+async def rig(
+    handler: Any, *, stream: bool = False, limit: int = 100, timeout: float = 30, **more: Any
+) -> AsyncIterator[Rig]:
     guard = Guard(Metrics(), unary_timeout=timeout, max_unary=limit, max_streams=limit)
     wrap = guard.streaming if stream else guard.unary
     method = wrap(NAME, pb.GetJobRequest, handler, **more)
@@ -170,8 +173,7 @@ async def test_too_many_calls_are_refused_early_with_a_pause(stream: bool):
 
     async with rig(waits, stream=stream, limit=3) as it:
         held = [it.stream() if stream else asyncio.ensure_future(it.unary()) for _ in range(3)]
-        while (it.guard._streams if stream else it.guard._unary) < 3:
-            await asyncio.sleep(0)
+        await until(lambda: it.guard._streams + it.guard._unary == 3)
         error = await refusal(it.stream().read() if stream else it.unary())
         assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert error.reason == "OVERLOADED"
@@ -179,8 +181,7 @@ async def test_too_many_calls_are_refused_early_with_a_pause(stream: bool):
         go.set()
         for one in held:
             await (one.read() if stream else one)
-        while it.guard._streams or it.guard._unary:
-            await asyncio.sleep(0)
+        await until(lambda: not it.guard._streams and not it.guard._unary)
         await (it.stream().read() if stream else it.unary())
 
 
@@ -250,7 +251,9 @@ async def test_every_call_is_counted():
         await refusal(it.unary())
         await refusal(it.unary(b"\xff"))
         text = it.guard._metrics.render()[0].decode()
-    counts = [line for line in text.splitlines() if line.startswith("grpc_server_handled_total") and not line.endswith(" 0.0")]
+    counts = [
+        line for line in text.splitlines() if line.startswith("grpc_server_handled_total") and not line.endswith(" 0.0")
+    ]
     assert {line.split('grpc_code="')[1].split('"')[0]: line.rpartition(" ")[2] for line in counts} == {
         "Internal": "1.0",
         "InvalidArgument": "1.0",

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from atlas_grpc import lifecycle, pb
 from atlas_grpc.engine.engine import Submitted
-from atlas_grpc.engine.hub import JobUpdate
 from atlas_grpc.engine.submit import Submission, build
+from atlas_grpc.engine.watches import JobUpdate
 from atlas_grpc.errors import InvalidArgument
 from atlas_grpc.model import (
     SECOND,
@@ -89,9 +89,20 @@ def test_everything_that_is_asked_for_is_shown():
 
 def test_what_is_not_asked_for_is_the_types_or_the_servers():
     sub = submission()
-    assert (sub.retry, sub.retention, sub.attempt_timeout, sub.start_time, sub.request_id) == (None, None, None, None, "")
+    assert (sub.retry, sub.retention, sub.attempt_timeout, sub.start_time, sub.request_id) == (
+        None,
+        None,
+        None,
+        None,
+        "",
+    )
     found = shown(a_job(), full=True)
-    assert (found["payload"], found["queue"], found["retention"], found["attemptTimeout"]) == ({}, "default", "7s", "1s")
+    assert (found["payload"], found["queue"], found["retention"], found["attemptTimeout"]) == (
+        {},
+        "default",
+        "7s",
+        "1s",
+    )
     assert found["retryPolicy"]["maxAttempts"] == 3
     for absent in ("labels", "requestId", "totalTimeout", "startTimeout", "deadline", "nextStartTime", "attempts"):
         assert absent not in found
@@ -100,10 +111,8 @@ def test_what_is_not_asked_for_is_the_types_or_the_servers():
 def test_every_field_of_a_submission_is_read():
     """A field that the conversion forgets would make this request equal to the plain one."""
     plain = submission()
-    for key in FULL:
-        if key == "type":
-            continue
-        assert submission(**{key: FULL[key]}) != plain, key
+    for key, value in FULL.items():
+        assert key == "type" or submission(**{key: value}) != plain, key
     for name in ("startTime", "payloadData"):
         value = "2030-01-01T00:00:00Z" if name == "startTime" else {"data": "AA==", "contentType": "x/y"}
         assert submission(**{name: value}) != plain, name
@@ -245,14 +254,18 @@ def test_a_filter_is_read_in_full():
     assert (found.created_from, found.created_before) == (SECOND, 2 * SECOND + 1)
 
 
-@pytest.mark.parametrize(("nanos", "micros"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2), (999_999_999, 1_000_000)])
+@pytest.mark.parametrize(
+    ("nanos", "micros"), [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2), (999_999_999, 1_000_000)]
+)
 def test_a_part_of_a_microsecond_counts_as_a_whole(nanos: int, micros: int):
     span = pb.GetJobRequest(wait={"seconds": 2, "nanos": nanos}).wait
     assert convert.micros(span, "wait") == 2 * SECOND + micros
 
 
 def test_the_types_are_announced_in_full():
-    info = TypeInfo("t", "does", b'{"type":"object"}', b'{"type":"null"}', "q", RetryPolicy(), SECOND, 2 * SECOND, 3, "process")
+    info = TypeInfo(
+        "t", "does", b'{"type":"object"}', b'{"type":"null"}', "q", RetryPolicy(), SECOND, 2 * SECOND, 3, "process"
+    )
     assert MessageToDict(convert.job_type(info)) == {
         "name": "t", "description": "does", "payloadSchema": {"type": "object"}, "resultSchema": {"type": "null"},
         "queue": "q", "attemptTimeout": "1s", "totalTimeout": "2s", "concurrency": 3, "executor": "PROCESS",

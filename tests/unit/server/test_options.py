@@ -65,18 +65,20 @@ async def test_a_port_is_not_shared():
 
 
 async def test_large_messages_are_refused_and_large_answers_are_not():
-    async with serving(worker=False, max_message_bytes=100_000) as server:
-        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
-            submit = channel.unary_unary("/atlas.v1.JobService/SubmitJob")
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await submit(b"x" * 100_001, timeout=5)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            request = pb.SubmitJobRequest(type="sleep", labels={f"k{n}": "x" * 250 for n in range(30)})
-            request.payload["seconds"] = 1
-            for _ in range(40):
-                await submit(request.SerializeToString(), timeout=5)
-            answer = await channel.unary_unary("/atlas.v1.JobService/ListJobs")(b"", timeout=5)
-            assert len(answer) > 250_000
+    async with (
+        serving(worker=False, max_message_bytes=100_000) as server,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        submit = channel.unary_unary("/atlas.v1.JobService/SubmitJob")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await submit(b"x" * 100_001, timeout=5)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        request = pb.SubmitJobRequest(type="sleep", labels={f"k{n}": "x" * 250 for n in range(30)})
+        request.payload["seconds"] = 1
+        for _ in range(40):
+            await submit(request.SerializeToString(), timeout=5)
+        answer = await channel.unary_unary("/atlas.v1.JobService/ListJobs")(b"", timeout=5)
+        assert len(answer) > 250_000
 
 
 async def test_streams_of_a_connection_are_bounded():
@@ -85,7 +87,10 @@ async def test_streams_of_a_connection_are_bounded():
         writer.write(PREFACE)
         async for kind, payload in frames(reader):
             if kind == 4:
-                settings = {int.from_bytes(payload[at : at + 2], "big"): payload[at + 2 : at + 6] for at in range(0, len(payload), 6)}
+                settings = {
+                    int.from_bytes(payload[at : at + 2], "big"): payload[at + 2 : at + 6]
+                    for at in range(0, len(payload), 6)
+                }
                 if 3 in settings:
                     assert int.from_bytes(settings[3], "big") == 2
                     break
@@ -168,27 +173,30 @@ async def test_a_reader_that_is_dead_is_noticed():
 
 
 async def test_an_old_connection_is_ended_and_its_watch_resumes():
-    async with serving(worker=False, max_connection_age=0.3, connection_age_grace=0.1) as server:
-        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
-            request = pb.SubmitJobRequest(type="sleep")
-            request.payload["seconds"] = 1
-            submit = channel.unary_unary("/atlas.v1.JobService/SubmitJob")
-            job_id = pb.SubmitJobResponse.FromString(await submit(request.SerializeToString(), timeout=5)).job.id
-            versions: list[int] = []
-            token, cuts = "", 0
-            while cuts < 2:
-                watch = pb.WatchJobRequest(id=job_id, resume_token=token)
-                try:
-                    async for data in channel.unary_stream(WATCH)(watch.SerializeToString(), timeout=10):
-                        update = pb.WatchJobResponse.FromString(data)
-                        token = update.resume_token
-                        versions += [step.version for step in update.transitions]
-                except grpc.aio.AioRpcError as error:
-                    assert error.code() is grpc.StatusCode.UNAVAILABLE
-                    cuts += 1
-            cancel = channel.unary_unary("/atlas.v1.JobService/CancelJob")
-            await cancel(pb.CancelJobRequest(id=job_id).SerializeToString(), timeout=5, wait_for_ready=True)
+    async with (
+        serving(worker=False, max_connection_age=0.3, connection_age_grace=0.1) as server,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        request = pb.SubmitJobRequest(type="sleep")
+        request.payload["seconds"] = 1
+        submit = channel.unary_unary("/atlas.v1.JobService/SubmitJob")
+        job_id = pb.SubmitJobResponse.FromString(await submit(request.SerializeToString(), timeout=5)).job.id
+        versions: list[int] = []
+        token, cuts = "", 0
+        while cuts < 2:
             watch = pb.WatchJobRequest(id=job_id, resume_token=token)
-            async for data in channel.unary_stream(WATCH)(watch.SerializeToString(), timeout=10, wait_for_ready=True):
-                versions += [step.version for step in pb.WatchJobResponse.FromString(data).transitions]
-            assert versions == [1, 2]
+            try:
+                async for data in channel.unary_stream(WATCH)(watch.SerializeToString(), timeout=10):
+                    update = pb.WatchJobResponse.FromString(data)
+                    token = update.resume_token
+                    versions += [step.version for step in update.transitions]
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                cuts += 1
+        cancel = channel.unary_unary("/atlas.v1.JobService/CancelJob")
+        await cancel(pb.CancelJobRequest(id=job_id).SerializeToString(), timeout=5, wait_for_ready=True)
+        watch = pb.WatchJobRequest(id=job_id, resume_token=token)
+        async for data in channel.unary_stream(WATCH)(watch.SerializeToString(), timeout=10, wait_for_ready=True):
+            versions += [step.version for step in pb.WatchJobResponse.FromString(data).transitions]
+        assert versions == [1, 2]

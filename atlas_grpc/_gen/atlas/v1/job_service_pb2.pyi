@@ -139,8 +139,8 @@ class SubmitJobRequest(google.protobuf.message.Message):
 
     @property
     def retention(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the finished job is kept; left out: the server's default (7 days). Up to 366 days; 0 deletes
-        it as soon as its watchers have been told.
+        """How long the finished job is kept; left out: the server's default (7 days). Up to 366 days; at
+        least 5 s, so that its watchers can be told.
         """
 
     def __init__(

@@ -167,7 +167,7 @@ class JobServiceServicer(object):
         latest state of each job, not each state. With `ids` in the filter the stream ends with OK when all of
         them are terminal or deleted, otherwise it has no end. Resume, heartbeats and errors as in WatchJob;
         with a resume token the snapshot is left out. RESOURCE_EXHAUSTED (WATCH_TOO_SLOW) when a reader falls
-        too far behind: resume with the last token.
+        so far behind that the changes it has yet to see are no longer kept: watch again without token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

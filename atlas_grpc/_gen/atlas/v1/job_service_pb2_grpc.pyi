@@ -366,7 +366,7 @@ class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceSubmitJ
     latest state of each job, not each state. With `ids` in the filter the stream ends with OK when all of
     them are terminal or deleted, otherwise it has no end. Resume, heartbeats and errors as in WatchJob;
     with a resume token the snapshot is left out. RESOURCE_EXHAUSTED (WATCH_TOO_SLOW) when a reader falls
-    too far behind: resume with the last token.
+    so far behind that the changes it has yet to see are no longer kept: watch again without token.
     """
 
     CancelJob: _JobServiceCancelJobType
@@ -522,7 +522,7 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         latest state of each job, not each state. With `ids` in the filter the stream ends with OK when all of
         them are terminal or deleted, otherwise it has no end. Resume, heartbeats and errors as in WatchJob;
         with a resume token the snapshot is left out. RESOURCE_EXHAUSTED (WATCH_TOO_SLOW) when a reader falls
-        too far behind: resume with the last token.
+        so far behind that the changes it has yet to see are no longer kept: watch again without token.
         """
 
     @abc.abstractmethod
