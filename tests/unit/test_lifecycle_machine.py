@@ -306,4 +306,4 @@ TIMED = (
 
 
 class TestLife(LifeMachine.TestCase):
-    settings = settings(max_examples=150 * DEEP, stateful_step_count=40 if DEEP == 1 else 400)
+    settings = settings(max_examples=150 * DEEP, stateful_step_count=40 if DEEP == 1 else 120)

@@ -14,17 +14,15 @@ from atlas_grpc.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-both = pytest.mark.parametrize("gather", [False, True])
-
 
 class Sink:
     """A flush that the test opens and shuts, and that remembers its batches."""
 
-    def __init__(self, limit: int = 100, *, gather: bool = False) -> None:
+    def __init__(self, limit: int = 100) -> None:
         self.batches: list[list[int]] = []
         self.open = asyncio.Event()
         self.entered = asyncio.Event()
-        self.commit: GroupCommit[int, int] = GroupCommit(self.flush, limit, gather=gather)
+        self.commit: GroupCommit[int, int] = GroupCommit(self.flush, limit)
 
     async def flush(self, items: list[int]) -> list[int]:
         self.batches.append(items)
@@ -47,16 +45,6 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_lone_caller_takes_no_detour() -> None:
-    sink = Sink()
-    sink.open.set()
-    steps = sink.commit.add(4).__await__()
-    with pytest.raises(StopIteration) as done:
-        next(steps)
-    assert done.value.value == 40
-    assert sink.batches == [[4]]
-
-
 async def test_what_comes_while_a_flush_runs_goes_with_the_next() -> None:
     sink = Sink()
     tasks = sink.add(1)
@@ -72,7 +60,7 @@ async def test_what_comes_while_a_flush_runs_goes_with_the_next() -> None:
 
 
 async def test_gathering_joins_all_calls_of_a_turn() -> None:
-    sink = Sink(gather=True)
+    sink = Sink()
     sink.open.set()
     assert await asyncio.gather(*sink.add(1, 2, 3)) == [10, 20, 30]
     assert sink.batches == [[1, 2, 3]]
@@ -80,9 +68,8 @@ async def test_gathering_joins_all_calls_of_a_turn() -> None:
     assert sink.batches == [[1, 2, 3], [4, 5]]
 
 
-@both
-async def test_a_batch_is_bounded_and_in_order(gather: bool) -> None:
-    sink = Sink(limit=3, gather=gather)
+async def test_a_batch_is_bounded_and_in_order() -> None:
+    sink = Sink(limit=3)
     tasks = sink.add(*range(8))
     await settle()
     sink.open.set()
@@ -91,8 +78,7 @@ async def test_a_batch_is_bounded_and_in_order(gather: bool) -> None:
     assert max(map(len, sink.batches)) == 3
 
 
-@both
-async def test_flushes_do_not_overlap(gather: bool) -> None:
+async def test_flushes_do_not_overlap() -> None:
     running = 0
     sizes: list[int] = []
     rng = random.Random(4)
@@ -107,7 +93,7 @@ async def test_flushes_do_not_overlap(gather: bool) -> None:
         sizes.append(len(items))
         return items
 
-    commit: GroupCommit[int, int] = GroupCommit(flush, 7, gather=gather)
+    commit: GroupCommit[int, int] = GroupCommit(flush, 7)
 
     async def caller(first: int) -> None:
         for item in range(first, first + 20):
@@ -118,9 +104,8 @@ async def test_flushes_do_not_overlap(gather: bool) -> None:
     assert len(sizes) < 150
 
 
-@both
-async def test_a_failed_flush_fails_its_batch_alone(gather: bool) -> None:
-    sink = Sink(limit=2, gather=gather)
+async def test_a_failed_flush_fails_its_batch_alone() -> None:
+    sink = Sink(limit=2)
     first = sink.add(1)
     await sink.entered.wait()
     tasks = sink.add(2, -1, 3, 4)
@@ -145,9 +130,8 @@ async def test_a_lone_caller_gets_what_its_flush_raised_and_frees_the_way() -> N
     assert await asyncio.gather(*sink.add(3)) == [30]
 
 
-@both
-async def test_a_cancelled_caller_undoes_nothing(gather: bool) -> None:
-    sink = Sink(gather=gather)
+async def test_a_cancelled_caller_undoes_nothing() -> None:
+    sink = Sink()
     first = sink.add(1)
     await sink.entered.wait()
     gone, stays = sink.add(2, 3)
@@ -160,7 +144,7 @@ async def test_a_cancelled_caller_undoes_nothing(gather: bool) -> None:
     assert sink.batches == [[1], [2, 3]]
 
 
-async def test_a_cancelled_lone_caller_frees_the_way() -> None:
+async def test_a_cancelled_first_caller_undoes_nothing() -> None:
     sink = Sink()
     (first,) = sink.add(1)
     await sink.entered.wait()
@@ -171,11 +155,11 @@ async def test_a_cancelled_lone_caller_frees_the_way() -> None:
     assert await second == 20
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert await asyncio.gather(*sink.add(3)) == [30]
+    assert sink.batches == [[1], [2]]
 
 
 async def test_when_the_loop_of_flushes_is_cut_nobody_waits_for_ever() -> None:
-    sink = Sink(limit=2, gather=True)
+    sink = Sink(limit=2)
     tasks = sink.add(1, 2, 3)
     await sink.entered.wait()
     assert sink.commit._task is not None

@@ -53,7 +53,7 @@ async def test_a_zombie_is_refused_after_the_job_is_gone(world: World):
     worker.session._on_stop = lambda *_stop: None
     taken = await worker.take_one()
     job = worker.session.in_hand[taken.job_id]
-    await world.advance(1)
+    await world.advance(6)
     assert await world.memory.get([taken.job_id]) == [None]
     worker.session.in_hand[taken.job_id] = job  # as if the word had crossed the news of its end
     assert not await worker.end(taken)

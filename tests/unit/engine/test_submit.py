@@ -8,7 +8,16 @@ import pytest
 from msgspec.structs import replace
 
 from atlas_grpc import lifecycle
-from atlas_grpc.engine.submit import RetryOverride, Submission, build, effective_policy, fingerprint, refusal, reused
+from atlas_grpc.engine.submit import (
+    SHORTEST_RETENTION,
+    RetryOverride,
+    Submission,
+    build,
+    effective_policy,
+    fingerprint,
+    refusal,
+    reused,
+)
 from atlas_grpc.errors import Code, InvalidArgument, RequestIdReused
 from atlas_grpc.model import Content, RetryPolicy, TypeInfo
 from tests.unit.engine.world import FixedCatalog
@@ -29,7 +38,7 @@ FULL = Submission(
     attempt_timeout=1,
     total_timeout=2,
     start_timeout=3,
-    retention=0,
+    retention=7_000_000,
     request_id="r",
     traceparent="00-x",
 )
@@ -43,13 +52,13 @@ CHANGES: dict[str, Any] = {
     "attempt_timeout": 10,
     "total_timeout": 20,
     "start_timeout": 30,
-    "retention": 40,
+    "retention": 40_000_000,
     "start_delay": 60,
 }
 
 
 def spec_of(sub: Submission, now: int = NOW, job_id: str = "id") -> lifecycle.JobSpec:
-    return build(sub, job_id, now, replace(INFO, name=sub.type), 777)
+    return build(sub, job_id, now, replace(INFO, name=sub.type), 7_770_000)
 
 
 def test_what_is_left_open_comes_from_the_type_and_the_server() -> None:
@@ -59,7 +68,7 @@ def test_what_is_left_open_comes_from_the_type_and_the_server() -> None:
     assert spec.retry == POLICY
     assert (spec.attempt_timeout, spec.total_timeout, spec.start_timeout) == (11, 22, None)
     assert spec.create_time == spec.start_time == NOW
-    assert spec.retention == 777
+    assert spec.retention == 7_770_000
     assert (spec.labels, spec.priority, spec.request_id, spec.fingerprint) == ({}, 0, "", b"")
 
 
@@ -70,7 +79,7 @@ def test_what_is_said_wins() -> None:
     assert spec.retry == replace(POLICY, max_attempts=9, jitter=0.0)
     assert (spec.attempt_timeout, spec.total_timeout, spec.start_timeout) == (1, 2, 3)
     assert (spec.create_time, spec.start_time) == (NOW, NOW + 50)
-    assert spec.retention == 0
+    assert spec.retention == 7_000_000
     assert (spec.request_id, spec.traceparent) == ("r", "00-x")
     assert spec.fingerprint == fingerprint(FULL)
 
@@ -172,3 +181,7 @@ def test_refusals() -> None:
     bad = refusal(Submission("ns", "work", Content(b'{"bad":1}')), catalog)
     assert isinstance(bad, InvalidArgument)
     assert [one.field for one in bad.violations] == ["payload.bad"]
+
+
+def test_a_finished_job_is_kept_for_those_who_watch_it() -> None:
+    assert spec_of(Submission("ns", "t", retention=0)).retention == SHORTEST_RETENTION

@@ -51,11 +51,11 @@ async def test_many_timers_at_one_instant_are_served_in_batches(world: World):
 
 
 async def test_what_is_expired_is_deleted_in_batches(world: World):
-    ids = [await world.submit(retention=SECOND) for _ in range(1_201)]
+    ids = [await world.submit(retention=5 * SECOND) for _ in range(1_201)]
     worker = await world.worker()
     for taken in await worker.take(2_000):
         await worker.end(taken)
-    await world.advance(0.999)
+    await world.advance(4.999)
     assert all(await world.memory.get(ids))
     await world.advance(0.001)
     assert not any(await world.memory.get(ids))
@@ -142,7 +142,7 @@ async def test_a_stopped_engine_sweeps_no_more():
 
 
 async def test_deleting_by_hand_and_by_time_do_not_disturb_each_other(world: World):
-    job_id = await world.submit(retention=SECOND)
+    job_id = await world.submit(retention=5 * SECOND)
     worker = await world.worker()
     await worker.end(await worker.take_one(), boom(retryable=False))
     await world.engine.delete(NS, job_id, None)
