@@ -59,6 +59,9 @@ class GroupCommit(Generic[T, R]):
     async def _commit(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._flush([item for item, _ in batch])
+            if len(results) != len(batch):
+                msg = f"{len(results)} results for {len(batch)} items"
+                raise RuntimeError(msg)
         except Exception as error:
             _fail(batch, error)
         except BaseException:

@@ -157,7 +157,8 @@ def reused(first: Job, second: JobSpec) -> RequestIdReused:
     """The error for a request id that comes back with another request; it names the fields that differ."""
     old = first.spec
     differs = [field for name, field in _COMPARED.items() if getattr(old, name) != getattr(second, name)]
-    if old.start_time - old.create_time != second.start_time - second.create_time:
+    delays = (old.start_time - old.create_time, second.start_time - second.create_time)
+    if delays[0] != delays[1] and old.start_time != second.start_time:
         differs.append("start_time")
     names = ", ".join(differs) or "a field whose effective value is the same"
     return RequestIdReused(

@@ -16,7 +16,8 @@ import msgspec
 
 from .. import lifecycle
 from ..errors import ResumeTokenExpired
-from ..model import EMPTY_OBJECT, LogLine, Progress, State
+from ..model import EMPTY_OBJECT, LogLine, State
+from ._output import JobOutput
 from ._ready import ReadyIndex
 from .base import Change, Counts, Filter, Output, Page, Store, StoreListener
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _JOB_OVERHEAD = 1200
 """Bytes that a stored job takes beside its payload, result and labels; measured by `make bench`."""
+_FAILURE_OVERHEAD = 1_000
+"""Bytes that a failed attempt adds to its job's history, on average."""
+_NO_OUTPUT = Output()
 _FIND_BUDGET = 5_000
 """Jobs looked at in one call of `find`."""
 _FEED_LENGTH = 100_000
@@ -41,18 +45,8 @@ class MemoryLimits(msgspec.Struct, frozen=True):
     max_finished: int = 1_000_000
     max_bytes: int = 2 << 30
     max_log_lines: int = 1_000
+    max_log_bytes: int = 1 << 20
     feed_length: int = _FEED_LENGTH
-
-
-class _Report:
-    """Progress and the last log lines of a job."""
-
-    __slots__ = ("end", "lines", "progress")
-
-    def __init__(self, keep: int) -> None:
-        self.progress: Progress | None = None
-        self.lines: deque[LogLine] = deque(maxlen=keep)
-        self.end = 0
 
 
 class MemoryStore(Store):
@@ -76,7 +70,7 @@ class MemoryStore(Store):
         self._fence = clock.now()
         self._sessions: dict[str, int] = {}
         self._held: dict[str, set[str]] = {}
-        self._reports: dict[str, _Report] = {}
+        self._outputs: dict[str, JobOutput] = {}
         self._feed: list[tuple[str, int] | JobSpec] = []
         self._head = 0
 
@@ -273,14 +267,16 @@ class MemoryStore(Store):
             if job is None or not lifecycle.holds(job, update.fence):
                 answers.append(False)
                 continue
-            report = self._reports.get(update.job_id)
-            if report is None:
-                report = self._reports[update.job_id] = _Report(self._limits.max_log_lines)
+            output = self._outputs.get(update.job_id)
+            if output is None:
+                output = JobOutput(self._limits.max_log_lines, self._limits.max_log_bytes)
+                self._outputs[update.job_id] = output
             if update.progress is not None:
-                report.progress = msgspec.structs.replace(update.progress, time=now)
-            for line in update.logs:
-                report.lines.append(LogLine(line.severity, line.message, job.attempt, report.end, now))
-                report.end += 1
+                output.show(update.progress, now)
+            if update.logs:
+                self._size -= output.size
+                output.append(update.logs, job.attempt, now)
+                self._size += output.size
             answers.append(True)
         ids = [update.job_id for update in updates]
         for listener in self._listeners:
@@ -288,20 +284,12 @@ class MemoryStore(Store):
         return answers
 
     async def outputs(self, ids: Sequence[str]) -> list[Output]:
-        found = []
-        for job_id in ids:
-            report = self._reports.get(job_id)
-            found.append(
-                Output() if report is None else Output(report.progress, report.end - len(report.lines), report.end)
-            )
-        return found
+        known = self._outputs
+        return [known[job_id].extent() if job_id in known else _NO_OUTPUT for job_id in ids]
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
-        report = self._reports.get(job_id)
-        if report is None:
-            return []
-        skip = max(0, start - (report.end - len(report.lines)))
-        return [report.lines[at] for at in range(skip, min(len(report.lines), skip + limit))]
+        output = self._outputs.get(job_id)
+        return [] if output is None else output.read(start, limit)
 
     def _full(self, more: int) -> bool:
         states = self._states
@@ -368,7 +356,9 @@ class MemoryStore(Store):
         spec = job.spec
         del self._jobs[spec.id]
         self._unindex(job)
-        self._reports.pop(spec.id, None)
+        output = self._outputs.pop(spec.id, None)
+        if output is not None:
+            self._size -= output.size
         if spec.request_id:
             del self._keys[spec.namespace, spec.request_id]
         self._append(msgspec.structs.replace(spec, payload=EMPTY_OBJECT))
@@ -410,4 +400,7 @@ class MemoryStore(Store):
 def _size(job: Job) -> int:
     spec = job.spec
     size = _JOB_OVERHEAD + len(spec.payload.data) + 100 * len(spec.labels)
-    return size if job.result is None else size + len(job.result.data)
+    if job.result is not None:
+        size += len(job.result.data)
+    failed = job.failures + job.crashes
+    return size + _FAILURE_OVERHEAD * failed if failed else size

@@ -346,8 +346,8 @@ class TheLargestProgressWins(MemoryStore):
     async def report(self, updates: Sequence[Update]) -> list[bool]:
         kept = []
         for update in updates:
-            now = self._reports.get(update.job_id)
-            smaller = now and now.progress and update.progress and update.progress.current < now.progress.current
+            (now,) = await self.outputs([update.job_id])
+            smaller = now.progress and update.progress and update.progress.current < now.progress.current
             kept.append(replace(update, progress=None) if smaller else update)
         return await super().report(kept)
 

@@ -168,3 +168,12 @@ async def test_when_the_loop_of_flushes_is_cut_nobody_waits_for_ever() -> None:
     assert [type(answer) for answer in answers] == [Unavailable] * 3
     sink.open.set()
     assert await asyncio.gather(*sink.add(4)) == [40], "a later call starts a new one"
+
+
+async def test_a_flush_that_answers_too_little_leaves_nobody_waiting() -> None:
+    async def flush(items: list[int]) -> list[int]:
+        return items[1:]
+
+    commit: GroupCommit[int, int] = GroupCommit(flush, 10)
+    answers = await asyncio.gather(*(_add(commit.add(item)) for item in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RuntimeError] * 3

@@ -359,3 +359,17 @@ async def test_no_operation_waits() -> None:
         steps = call().__await__()
         with pytest.raises(StopIteration):
             next(steps)
+
+
+async def test_logs_count_against_the_size_and_are_bounded_in_bytes() -> None:
+    world = World(MemoryLimits(max_log_bytes=10_000))
+    store = world.store
+    await store.open_session("s", HOUR)
+    await store.insert([world.job()])
+    (job,) = await store.claim("s", "w", [Ask("work", 1)], 1)
+    before = (await store.counts()).size
+    lines = tuple(LogLine(Severity.INFO, "x" * 1_000) for _ in range(50))
+    assert await store.report([Update(job.id, job.fence, None, lines)]) == [True]
+    (output,) = await store.outputs([job.id])
+    assert (output.log_start, output.log_end) == (42, 50)
+    assert (await store.counts()).size - before == 8 * 1_200
