@@ -223,13 +223,15 @@ class AtlasServer:
             self._folder = None
 
     async def stop_now(self) -> None:
-        """Makes a `stop` that is going on hurry: handlers are stopped, calls are cut."""
+        """Makes a `stop` that is going on hurry: handlers are stopped, calls are cut as soon as it comes to them.
+
+        It leaves the gRPC server to that `stop`: two stops of one grpc.aio server at a time can crash the process.
+        """
         self._forced = True
         if self._runner is not None:
             await self._runner.stop()
         if self.http is not None:
             await self.http.stop(0)
-        await self._server.stop(0)
 
 
 _MESSAGE_SIZES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
