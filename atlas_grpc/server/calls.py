@@ -12,6 +12,7 @@ import asyncio
 import re
 import time
 import uuid
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import grpc
@@ -81,6 +82,7 @@ class Call:
         return left
 
 
+@lru_cache(maxsize=1_024)
 def _namespace(value: str | bytes) -> str:
     if not isinstance(value, str) or _NAMESPACE.fullmatch(value) is None:
         raise InvalidArgument.of(
