@@ -37,9 +37,9 @@ class Core:
         self._last_id = 0
         self._tasks: set[asyncio.Task[object]] = set()
 
-    def new_id(self) -> str:
+    def new_id(self, now: int) -> str:
         """A new id, larger than any that this engine made before."""
-        self._last_id = max(self._last_id + 1, self.store.now())
+        self._last_id = max(self._last_id + 1, now)
         return uuid7(self._last_id, self.rng)
 
     def spawn(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:

@@ -27,7 +27,7 @@ from .core import Core
 from .explain import Explanation, explain
 from .hub import Hub
 from .leases import Leases, WorkerSession
-from .submit import Catalog, Submission, build, refusal, reused
+from .submit import Catalog, Submission, announced, build, reused
 from .sweeper import Sweeper
 from .tokens import FeedToken, JobToken, PageToken, decode, encode
 
@@ -117,12 +117,13 @@ class Engine:
 
     def plan(self, sub: Submission) -> tuple[JobSpec, list[retry.PlannedAttempt]]:
         """What a submission would become, and its retry timetable. Raises what `submit` would."""
-        spec = self._spec(sub, "")
+        spec = self._spec(sub, "", self.store.now())
         return spec, retry.timetable(spec.retry, spec.total_timeout)
 
     async def submit(self, sub: Submission) -> Submitted:
         """Stores a job. Raises InvalidArgument, RequestIdReused, StoreFull."""
-        new = lifecycle.submitted(self._spec(sub, self.core.new_id()))
+        now = self.store.now()
+        new = lifecycle.submitted(self._spec(sub, self.core.new_id(now), now))
         answer = self._answer(new, await self._inserts.add(new))
         if isinstance(answer, AtlasError):
             raise answer
@@ -139,12 +140,13 @@ class Engine:
         answers: list[Submitted | AtlasError] = []
         places: list[int] = []
         new: list[Job] = []
+        now = self.store.now()
         for sub in subs:
             if isinstance(sub, AtlasError):
                 answers.append(sub)
                 continue
             try:
-                job = lifecycle.submitted(self._spec(sub, self.core.new_id()))
+                job = lifecycle.submitted(self._spec(sub, self.core.new_id(now), now))
             except AtlasError as error:
                 answers.append(error)
             else:
@@ -158,13 +160,8 @@ class Engine:
         self._note_submitted([answer for answer in answers if isinstance(answer, Submitted)])
         return answers
 
-    def _spec(self, sub: Submission, job_id: str) -> JobSpec:
-        error = refusal(sub, self.catalog)
-        if error is not None:
-            raise error
-        info = self.catalog.get(sub.type)
-        assert info is not None
-        return build(sub, job_id, self.store.now(), info, self.settings.retention)
+    def _spec(self, sub: Submission, job_id: str, now: int) -> JobSpec:
+        return build(sub, job_id, now, announced(sub, self.catalog), self.settings.retention)
 
     @staticmethod
     def _answer(new: Job, stored: Job | None) -> Submitted | AtlasError:

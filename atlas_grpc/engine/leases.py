@@ -57,7 +57,7 @@ class WorkerSession:
     async def open(
         self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
     ) -> None:
-        self.id = self._core.new_id()
+        self.id = self._core.new_id(self._core.store.now())
         self.worker, self.slots, self._on_stop = worker, slots, on_stop
         self.types = frozenset(info.name for info in types)
         await self._core.store.open_session(self.id, self._leases.ttl)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from ..errors import AtlasError, InvalidArgument, RequestIdReused, Violation
+from ..errors import InvalidArgument, RequestIdReused, Violation
 from ..model import EMPTY_OBJECT, SECOND, Content, JobSpec, Record, RetryPolicy, TypeInfo
 
 if TYPE_CHECKING:
@@ -125,18 +125,23 @@ def build(sub: Submission, job_id: str, now: int, info: TypeInfo, retention: int
     )
 
 
-def refusal(sub: Submission, catalog: Catalog) -> AtlasError | None:
-    """Why a submission cannot be accepted, whatever the store holds."""
-    if catalog.get(sub.type) is None:
-        known = [info.name for info in catalog.types()]
-        return InvalidArgument(
+def announced(sub: Submission, catalog: Catalog) -> TypeInfo:
+    """What was announced about the type of a submission. Raises InvalidArgument when nobody did, or when the type finds
+    fault with the payload.
+    """
+    info = catalog.get(sub.type)
+    if info is None:
+        known = [one.name for one in catalog.types()]
+        raise InvalidArgument(
             f"type: there is no job type {sub.type!r}",
             reason="UNKNOWN_JOB_TYPE",
             violations=[Violation("type", "is not a known job type; known are " + ", ".join(known[:20]))],
             metadata={"type": sub.type},
         )
     violations = catalog.violations(sub.type, sub.payload)
-    return InvalidArgument.all_of(violations) if violations else None
+    if violations:
+        raise InvalidArgument.all_of(violations)
+    return info
 
 
 _COMPARED = {

@@ -1,4 +1,4 @@
-"""The two hottest answers as bytes, put together from parts that are encoded once.
+"""The hottest answers as bytes, put together from parts that are encoded once.
 
 The encoding of a message is the concatenation of the encodings of its fields, in any order. Jobs that were just
 submitted differ from each other in little more than id and time, and a job is often read several times while it does
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from .. import pb
+from ..errors import AtlasError
 from ..model import SECOND, Cause
+from ..status import to_status
 from .convert import fill_job, fill_submitted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from google.protobuf.descriptor import Descriptor
 
     from ..engine.engine import Submitted
@@ -40,6 +44,17 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
+_LENGTHS = [_varint(number) for number in range(4_096)]
+
+
+def _nested(tag: bytes, body: bytes) -> bytes:
+    size = len(body)
+    return tag + (_LENGTHS[size] if size < len(_LENGTHS) else _varint(size)) + body
+
+
+_OUTCOMES = _tag(pb.SubmitJobsResponse.DESCRIPTOR, "outcomes")
+_RESPONSE = _tag(pb.SubmitJobsResponse.Outcome.DESCRIPTOR, "response")
+_ERROR = _tag(pb.SubmitJobsResponse.Outcome.DESCRIPTOR, "error")
 _JOB = _tag(pb.SubmitJobResponse.DESCRIPTOR, "job")
 _ID = _tag(pb.Job.DESCRIPTOR, "id")
 _REQUEST_ID = _tag(pb.Job.DESCRIPTOR, "request_id")
@@ -60,12 +75,22 @@ def submitted(answer: Submitted) -> bytes:
     stamp = Timestamp(seconds=spec.create_time // SECOND, nanos=spec.create_time % SECOND * 1000).SerializeToString()
     time = bytes((len(stamp),)) + stamp
     first, second, third = _TIMES
-    name = spec.id.encode()
-    body = b"".join((_ID, _varint(len(name)), name, first, time, second, time, third, time, _constant(job)))
-    if spec.request_id:
-        key = spec.request_id.encode()
-        body = b"".join((body, _REQUEST_ID, _varint(len(key)), key))
-    return _JOB + _varint(len(body)) + body
+    name = _nested(_ID, spec.id.encode())
+    key = _nested(_REQUEST_ID, spec.request_id.encode()) if spec.request_id else b""
+    return _nested(_JOB, b"".join((name, key, first, time, second, time, third, time, _constant(job))))
+
+
+def outcomes(answers: Sequence[Submitted | AtlasError]) -> bytes:
+    """The encoded SubmitJobsResponse."""
+    return b"".join(
+        _nested(
+            _OUTCOMES,
+            _nested(_ERROR, to_status(answer).SerializeToString())
+            if isinstance(answer, AtlasError)
+            else _nested(_RESPONSE, submitted(answer)),
+        )
+        for answer in answers
+    )
 
 
 def _is_plain(job: Job) -> bool:

@@ -11,7 +11,6 @@ from .. import pb
 from ..engine.tokens import JobToken, PageToken, decode, encode
 from ..errors import AtlasError, InvalidArgument, JobNotFound
 from ..model import SECOND
-from ..status import to_status
 from . import convert, encoded
 from .calls import unexpected
 from .validation import by_item
@@ -71,16 +70,16 @@ class JobService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    def _submission(self, call: Call, request: pb.SubmitJobRequest) -> Submission:
-        now = self._engine.store.now()
+    def _submission(self, call: Call, request: pb.SubmitJobRequest, now: int) -> Submission:
         return convert.submission(request, call.namespace, call.traceparent, self._max_payload, now)
 
     async def submit(self, calls: list[Call], requests: Sequence[pb.SubmitJobRequest]) -> list[Answer]:
         answers: list[Answer] = []
         subs: list[Submission] = []
+        now = self._engine.store.now()
         for call, request in zip(calls, requests, strict=True):
             try:
-                sub = self._submission(call, request)
+                sub = self._submission(call, request, now)
                 if request.validate_only:
                     answers.append(convert.planned(*self._engine.plan(sub)).SerializeToString())
                 else:
@@ -91,11 +90,12 @@ class JobService:
         stored = iter(await self._engine.submit_many(subs))
         return [_submitted(next(stored)) if answer == b"" else answer for answer in answers]
 
-    async def submit_many(self, call: Call, request: pb.SubmitJobsRequest) -> pb.SubmitJobsResponse:
+    async def submit_many(self, call: Call, request: pb.SubmitJobsRequest) -> bytes:
         whole, wrong = by_item(request, "requests")
         if whole:
             raise InvalidArgument.all_of(whole)
         subs: list[Submission | AtlasError] = []
+        now = self._engine.store.now()
         for index, item in enumerate(request.requests):
             if index in wrong:
                 subs.append(InvalidArgument.all_of(wrong[index]))
@@ -103,23 +103,16 @@ class JobService:
             try:
                 if item.validate_only:
                     raise InvalidArgument.of("validate_only", "is not taken in a batch; use SubmitJob")
-                subs.append(self._submission(call, item))
+                subs.append(self._submission(call, item, now))
             except AtlasError as error:
                 subs.append(error)
-        response = pb.SubmitJobsResponse()
-        for answer in await self._engine.submit_many(subs):
-            outcome = response.outcomes.add()
-            if isinstance(answer, AtlasError):
-                outcome.error.CopyFrom(to_status(answer))
-            else:
-                outcome.response.MergeFromString(encoded.submitted(answer))
-        return response
+        return encoded.outcomes(await self._engine.submit_many(subs))
 
     async def run(self, call: Call, request: pb.RunJobRequest, write: Write) -> None:
         if request.job.validate_only:
             raise InvalidArgument.of("job.validate_only", "is not taken here; use SubmitJob")
         try:
-            answer = await self._engine.submit(self._submission(call, request.job))
+            answer = await self._engine.submit(self._submission(call, request.job, self._engine.store.now()))
         except InvalidArgument as error:
             raise error.within("job") from None
         job_id = answer.job.spec.id

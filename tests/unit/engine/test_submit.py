@@ -12,10 +12,10 @@ from atlas_grpc.engine.submit import (
     SHORTEST_RETENTION,
     RetryOverride,
     Submission,
+    announced,
     build,
     effective_policy,
     fingerprint,
-    refusal,
     reused,
 )
 from atlas_grpc.errors import Code, InvalidArgument, RequestIdReused
@@ -170,17 +170,18 @@ def test_no_payload_in_the_error() -> None:
 
 def test_refusals() -> None:
     catalog = FixedCatalog()
-    assert refusal(Submission("ns", "work"), catalog) is None
-    unknown = refusal(Submission("ns", "wrok"), catalog)
-    assert isinstance(unknown, InvalidArgument)
+    assert announced(Submission("ns", "work"), catalog).name == "work"
+    with pytest.raises(InvalidArgument) as refused:
+        announced(Submission("ns", "wrok"), catalog)
+    unknown = refused.value
     assert unknown.reason == "UNKNOWN_JOB_TYPE"
     assert unknown.metadata == {"type": "wrok"}
     (violation,) = unknown.violations
     assert violation.field == "type"
     assert "jittery, " in violation.description or "work, " in violation.description
-    bad = refusal(Submission("ns", "work", Content(b'{"bad":1}')), catalog)
-    assert isinstance(bad, InvalidArgument)
-    assert [one.field for one in bad.violations] == ["payload.bad"]
+    with pytest.raises(InvalidArgument) as refused:
+        announced(Submission("ns", "work", Content(b'{"bad":1}')), catalog)
+    assert [one.field for one in refused.value.violations] == ["payload.bad"]
 
 
 def test_a_finished_job_is_kept_for_those_who_watch_it() -> None:
