@@ -86,7 +86,6 @@ class AtlasServer:
         self._probes = probes.Probes()
         self._server = grpc.aio.server(options=channel_options(settings))
         self._runner: Runner | None = None
-        self._started = False
         self._forced = False
         self._tasks: list[asyncio.Task[object]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -115,7 +114,6 @@ class AtlasServer:
         if self.settings.worker:
             self._start_worker()
         local = self._bind_local() if self.settings.http_address != "off" else None
-        self._started = True
         await self._server.start()
         if local is not None:
             await self._start_http(local)
@@ -213,9 +211,6 @@ class AtlasServer:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
-        if not self._started:
-            # A grpc.aio server that is dropped without ever having run can crash the process.
-            await self._server.start()
         await self._server.stop(close)
         await self.guard.settle()
         for task in self._tasks:
