@@ -378,18 +378,12 @@ def _step(
     history = job.history
     now = max(now, history[-1].time)
     version = job.version + 1
-    worker = job.worker if worker is None else worker
-    waits = state is State.PENDING and not changes.get("ready")
+    if worker is None:
+        worker = job.worker
+    get = changes.get
+    waits_until = get("next_start") if state is State.PENDING and not get("ready") else None
     step = Transition(
-        version,
-        now,
-        state,
-        cause,
-        changes.get("run", job.run),
-        changes.get("attempt", job.attempt),
-        worker,
-        changes["next_start"] if waits and "next_start" in changes else None,
-        failure,
+        version, now, state, cause, get("run", job.run), get("attempt", job.attempt), worker, waits_until, failure
     )
     if len(history) >= MAX_HISTORY:
         history = history[1 - MAX_HISTORY :]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from ..clock import Clock
-    from ..model import Job
+    from ..model import Cause, Job
     from ..observe.metrics import Metrics
     from ..stores.base import Store
 
@@ -104,23 +104,21 @@ class Core:
 
     def note_ended(self, jobs: Sequence[Job]) -> None:
         """Counts jobs whose attempt, or whose waiting, just ended."""
-        runs: dict[str, list[float]] = {}
-        attempts: list[tuple[str, str]] = []
-        finished: list[tuple[str, str]] = []
+        ends: dict[tuple[str, Cause, State, bool], list[float]] = {}
         for job in jobs:
-            job_type = job.spec.type
-            last = job.history[-1]
-            if len(job.history) > 1 and job.history[-2].state is State.RUNNING:
-                runs.setdefault(job_type, []).append((last.time - job.attempt_start) / SECOND)
-                attempts.append((job_type, OUTCOME_OF[last.cause].name))
-            if job.state.terminal:
-                finished.append((job_type, job.state.name))
+            history = job.history
+            last = history[-1]
+            ran = len(history) > 1 and history[-2].state is State.RUNNING
+            key = (job.spec.type, last.cause, job.state, ran)
+            ends.setdefault(key, []).append((last.time - job.attempt_start) / SECOND)
             if last.error is not None:
                 self._log_end(job)
-        for job_type, seconds in runs.items():
-            self.metrics.ran_many(job_type, seconds)
-        self.metrics.attempts_many(attempts)
-        self.metrics.finished_many(finished)
+        for (job_type, cause, state, ran), seconds in ends.items():
+            if ran:
+                self.metrics.ran_many(job_type, seconds)
+                self.metrics.attempts(job_type, OUTCOME_OF[cause].name, len(seconds))
+            if state.terminal:
+                self.metrics.finished(job_type, state.name, len(seconds))
 
     @staticmethod
     def _log_end(job: Job) -> None:

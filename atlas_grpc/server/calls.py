@@ -33,7 +33,8 @@ from ..errors import (
 from ..model import DEFAULT_NAMESPACE
 from ..observe.logs import get_logger
 from ..status import to_status
-from .validation import is_simply_valid, violations
+from .simple_rules import is_simply_valid
+from .validation import violations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -21,9 +21,10 @@ def from_struct(struct: Struct) -> dict[str, Any]:
     Raises NotJson.
     """
     out: dict[str, Any] = {}
-    for key, value in struct.fields.items():
+    fields = struct.fields
+    for key in fields:  # `items` takes twice as long
         try:
-            out[key] = _from_value(value)
+            out[key] = _from_value(fields[key])
         except NotJson as error:
             raise NotJson(f".{key}{error.args[0]}", error.args[1]) from None
     return out

@@ -64,7 +64,7 @@ class MemoryStore(Store):
         self._due: list[tuple[int, str]] = []
         self._timed = 0
         self._finished: deque[tuple[str, int]] = deque()
-        self._states = dict.fromkeys(State, 0)
+        self._states = [0] * (max(State) + 1)
         self._size = 0
         self._epoch = f"{clock.now():x}"
         self._fence = clock.now()
@@ -139,7 +139,7 @@ class MemoryStore(Store):
                 yield job
 
     async def counts(self) -> Counts:
-        return Counts(dict(self._states), tuple(self._ready.counts()), self._size)
+        return Counts({state: self._states[state] for state in State}, tuple(self._ready.counts()), self._size)
 
     async def ahead(self, job: Job) -> int:
         return self._ready.ahead(job)
@@ -320,8 +320,10 @@ class MemoryStore(Store):
         spec = job.spec
         self._jobs[spec.id] = job
         self._states[job.state] += 1
-        self._size += _size(job)
-        if old is not None:
+        if old is None:
+            self._size += _size(job)
+        else:
+            self._size += _told(job) - _told(old)
             self._unindex(old)
         if job.ready:
             self._ready.add(job)
@@ -333,15 +335,15 @@ class MemoryStore(Store):
                 heapq.heapify(self._due)
         if job.state is State.RUNNING:
             self._held.setdefault(job.session, set()).add(spec.id)
-        elif job.finish_time is not None:
-            self._finished.append((spec.id, job.version))
+        entry = (spec.id, job.version)
+        if job.finish_time is not None:
+            self._finished.append(entry)
             if len(self._finished) > 2 * self._terminal() + 1024:
                 self._finished = deque(entry for entry in self._finished if self._is_latest(entry))
-        self._append((spec.id, job.version))
+        self._append(entry)
 
     def _unindex(self, job: Job) -> None:
         self._states[job.state] -= 1
-        self._size -= _size(job)
         if job.ready:
             self._ready.remove(job)
         if job.due is not None:
@@ -355,6 +357,7 @@ class MemoryStore(Store):
     def _remove(self, job: Job) -> None:
         spec = job.spec
         del self._jobs[spec.id]
+        self._size -= _size(job)
         self._unindex(job)
         output = self._outputs.pop(spec.id, None)
         if output is not None:
@@ -399,8 +402,11 @@ class MemoryStore(Store):
 
 def _size(job: Job) -> int:
     spec = job.spec
-    size = _JOB_OVERHEAD + len(spec.payload.data) + 100 * len(spec.labels)
-    if job.result is not None:
-        size += len(job.result.data)
+    return _JOB_OVERHEAD + len(spec.payload.data) + 100 * len(spec.labels) + _told(job)
+
+
+def _told(job: Job) -> int:
+    """The part of the size that changes in a job's life: what its attempts left."""
     failed = job.failures + job.crashes
-    return size + _FAILURE_OVERHEAD * failed if failed else size
+    size = _FAILURE_OVERHEAD * failed if failed else 0
+    return size if job.result is None else size + len(job.result.data)

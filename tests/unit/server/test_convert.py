@@ -227,6 +227,23 @@ def test_the_encoded_answer_is_the_message(seed: int):
         assert pb.SubmitJobResponse.FromString(encoded.submitted(answer)) == response
 
 
+@pytest.mark.parametrize("delay", [None, 0, 5])
+@pytest.mark.parametrize(
+    "limits", [{}, {"total_timeout": 9}, {"start_timeout": 7}, {"total_timeout": 9, "start_timeout": 7}]
+)
+def test_the_encoded_answer_has_every_instant_and_label(delay: int | None, limits: dict[str, int]):
+    request = pb.SubmitJobRequest(type="work", labels={"a": "1", "b": ""}, request_id="r", priority=-3, queue="q")
+    for name, seconds in limits.items():
+        getattr(request, name).seconds = seconds
+    if delay is not None:
+        request.start_delay.FromSeconds(delay)
+    sub = convert.submission(request, "a", "", 1 << 20, NOW)
+    job = lifecycle.submitted(build(sub, "id-1", NOW, INFO, 7 * SECOND))
+    expected = pb.SubmitJobResponse()
+    convert.fill_job(expected.job, job)
+    assert pb.SubmitJobResponse.FromString(encoded.submitted(Submitted(job))) == expected
+
+
 @pytest.mark.parametrize("stamp", [(-62_135_596_801, 0), (253_402_300_800, 0), (0, -1), (0, 10**9)])
 def test_instants_outside_of_the_calendar(stamp: tuple[int, int]):
     where = pb.JobFilter(create_time_before={"seconds": stamp[0], "nanos": stamp[1]})

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas_grpc import pb
-from atlas_grpc.server.validation import _collect, by_item, is_simply_valid, violations
+from atlas_grpc.server.simple_rules import is_simply_valid
+from atlas_grpc.server.validation import _collect, by_item, violations
 from tests.support.messages import REQUESTS, random_message
 
 
@@ -30,8 +32,18 @@ def test_the_short_cut_never_passes_what_the_validator_refuses(kind: type, seed:
 def test_ordinary_requests_take_the_short_cut():
     sleep = pb.SubmitJobRequest(type="sleep", request_id="x", priority=3, queue="q")
     sleep.payload["seconds"] = 3
+    full = pb.SubmitJobRequest(
+        type="sleep",
+        labels={"team": "web"},
+        start_delay=Duration(seconds=5),
+        attempt_timeout=Duration(nanos=1),
+        retry_policy=pb.RetryPolicy(max_attempts=3, jitter=0.5, initial_backoff=Duration(seconds=1)),
+    )
     for message in (
         sleep,
+        full,
+        pb.RunJobRequest(job=full),
+        pb.GetJobRequest(id="x", view=pb.JOB_VIEW_FULL, wait=Duration(seconds=1)),
         pb.GetJobRequest(id="x"),
         pb.WatchJobRequest(id="x", include_logs=True),
         pb.CancelJobRequest(id="x", reason="because"),
