@@ -33,7 +33,7 @@ from .tokens import FeedToken, JobToken, PageToken, decode, encode
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ..clock import Clock
     from ..observe.metrics import Metrics
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .watches import JobsWatch, JobWatch
 
 _COUNTS_EVERY = 5.0
+_COUNTS_SHARE = 0.01
+"""How much of its time a store may be kept busy with counting."""
 _INSERT_BATCH = 1_000
 
 log = get_logger("atlas.engine")
@@ -105,10 +107,14 @@ class Engine:
     def on_ready(self) -> None:
         self.leases.wake()
 
-    def on_changes(self) -> None:
-        self.hub.on_changes()
+    def on_changes(self, jobs: Sequence[Job]) -> None:
+        self.hub.on_changes(jobs)
 
-    def on_output(self, ids: Sequence[str]) -> None:
+    def on_news(self, ids: Collection[str] | None) -> None:
+        self.hub.on_news(ids)
+        self.leases.on_news(ids)
+
+    def on_output(self, ids: Collection[str]) -> None:
         self.hub.on_output(ids)
 
     def worker_session(self) -> WorkerSession:
@@ -325,12 +331,14 @@ class Engine:
         return moved[0]
 
     async def _keep_counts(self) -> None:
+        clock = self.core.clock
         while True:
+            began = clock.monotonic()
             try:
                 self.counts = await self.store.counts()
             except Exception as error:
                 log.error("the store could not be counted", exc_info=error)
-            await self.core.clock.sleep(_COUNTS_EVERY)
+            await clock.sleep(max(_COUNTS_EVERY, (clock.monotonic() - began) / _COUNTS_SHARE))
 
 
 def _check_version(job: Job, if_version: int | None) -> None:

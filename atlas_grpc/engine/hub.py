@@ -7,8 +7,9 @@ only remembers *where it is* (a version, a log offset, a feed cursor) and, when 
 after that place in one go. Being slow costs nothing and makes messages larger, not more; resuming is the same
 operation as going on; 1,000 watchers of one job share one record and, at the wall, one encoded message.
 
-- `JobWatch` follows one job. The hub keeps a topic per watched job with its latest record and output; one pump reads
-  the feed (only while there are topics) and hands records to topics, which wake their watchers.
+- `JobWatch` follows one job. The hub keeps a topic per watched job with its latest record and output. What this server
+  writes reaches the topics as it is; of what others wrote it is told the ids, and one pump reads these jobs. Topics
+  take a record only for a newer one, and wake their watchers.
 - `JobsWatch` follows a filter. It pulls from the feed by its own cursor. Its snapshot is taken after the cursor, and
   what the snapshot already held is dropped from what follows.
 
@@ -22,19 +23,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..errors import JobNotFound, ResumeTokenExpired
+from ..errors import JobNotFound
 from ..observe.logs import get_logger
 from .watches import RETRY_AFTER, JobsWatch, JobWatch, Signal, Topic, check_resumable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from ..clock import Clock
     from ..model import Job
     from ..stores.base import Filter, Output, Store
     from .watches import Watch
 
-_FEED_BATCH = 1_000
 _BEAT_CHECKS = 5
 """How often in a heartbeat's period the watches are looked at."""
 
@@ -51,8 +51,11 @@ class Hub:
         self._heartbeat = heartbeat
         self._topics: dict[str, Topic] = {}
         self._followers: set[JobsWatch] = set()
-        self._cursor = 0
         self._changed = Signal()
+        self._written: dict[str, Job] = {}
+        """The latest records of watched jobs that this server wrote, for the pump to hand on."""
+        self._doubtful: set[str] = set()
+        """Watched jobs that must be read anew."""
         self._outputs: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -80,29 +83,44 @@ class Hub:
             "WatchJobs": len(self._followers),
         }
 
-    def on_changes(self) -> None:
-        """A hint of the store: the feed has grown."""
+    def on_changes(self, jobs: Sequence[Job]) -> None:
+        """This server wrote these records."""
         if self._topics:
-            self._changed.set()
-        for watch in self._followers:
-            watch.signal.set()
+            topics = self._topics
+            self._written.update((job.spec.id, job) for job in jobs if job.spec.id in topics)
+            if self._written:
+                self._changed.set()
+        self._wake_followers()
 
-    def on_output(self, ids: Sequence[str]) -> None:
-        """A hint of the store: these jobs have new output."""
+    def on_news(self, ids: Collection[str] | None) -> None:
+        """These jobs were deleted or changed elsewhere; None when it is not known which, nor which have new output."""
         if self._topics:
-            self._outputs.update(job_id for job_id in ids if job_id in self._topics)
+            if ids is None:
+                self._outputs.update(self._topics)
+            self._doubtful.update(self._topics if ids is None else self._watched(ids))
+            if self._doubtful:
+                self._changed.set()
+        self._wake_followers()
+
+    def on_output(self, ids: Collection[str]) -> None:
+        """These jobs have new output."""
+        if self._topics:
+            self._outputs.update(self._watched(ids))
             if self._outputs:
                 self._changed.set()
+
+    def _watched(self, ids: Iterable[str]) -> list[str]:
+        return [job_id for job_id in ids if job_id in self._topics]
+
+    def _wake_followers(self) -> None:
+        for watch in self._followers:
+            watch.signal.set()
 
     async def watch_job(self, job_id: str, *, version: int | None, log: int | None, include_logs: bool) -> JobWatch:
         """Follows a job: from the beginning when `version` is None, else after it. The caller checked that it may.
 
         Raises JobNotFound, and ResumeTokenExpired when the transitions after `version` are no longer kept.
         """
-        if not self._topics:
-            head = await self.store.head()
-            if not self._topics:
-                self._cursor = head
         topic = self._topics.get(job_id)
         if topic is None:
             topic = self._topics[job_id] = Topic()
@@ -146,48 +164,43 @@ class Hub:
         """Brings a topic up to date with the store, after somebody subscribed to it."""
         (job,), (output,) = await self.store.get([job_id]), await self.store.outputs([job_id])
         self._renew_output(topic, output)
-        if job is not None and (topic.job is None or topic.job.version < job.version):
-            topic.job = job
-            topic.encoded.clear()
+        if job is not None:
+            self._renew(topic, job)
 
     async def _pump(self) -> None:
-        behind = False
         while True:
             await self._changed.wait()
             try:
-                await (self._reload() if behind else self._dispatch())
-                behind = False
-            except ResumeTokenExpired:
-                behind = True
-                self._changed.set()
+                await self._dispatch()
             except Exception as error:
                 log.error("watches could not be told news", exc_info=error)
                 await self.clock.sleep(RETRY_AFTER)
-                behind = True
-                self._changed.set()
+                self.on_news(None)
 
     async def _dispatch(self) -> None:
+        written, self._written = self._written, {}
+        doubtful, self._doubtful = self._watched(self._doubtful), set()
         outputs, self._outputs = self._outputs, set()
+        news: dict[str, Job | None] = {}
+        if doubtful:
+            news.update(zip(doubtful, await self.store.get(doubtful), strict=True))
+        for job_id, mine in written.items():
+            read = news.get(job_id, mine)
+            if mine.state.terminal if read is None else read.version <= mine.version:
+                news[job_id] = mine
+        # The last output first: who sees the end of a job must not take what was known before for all there is.
+        outputs.update(job_id for job_id, job in news.items() if job is not None and job.state.terminal)
         woken = await self._read_outputs(outputs)
-        while self._topics:
-            changes, cursor = await self.store.changes(self._cursor, _FEED_BATCH)
-            # The last output first: who sees the end of a job must not take what was known before for all there is.
-            ended = [one.spec.id for one in changes if one.job is not None and one.job.state.terminal]
-            woken |= await self._read_outputs(job_id for job_id in ended if job_id in self._topics)
-            for change in changes:
-                topic = self._topics.get(change.spec.id)
-                if topic is not None and self._renew(topic, change.job):
-                    woken.add(topic)
-            done = cursor == self._cursor
-            self._cursor = cursor
-            if done:
-                break
+        for job_id, job in news.items():
+            topic = self._topics.get(job_id)
+            if topic is not None and self._renew(topic, job):
+                woken.add(topic)
         for topic in woken:
             topic.wake()
 
     async def _read_outputs(self, ids: Iterable[str]) -> set[Topic]:
         read: set[Topic] = set()
-        names = list(ids)
+        names = self._watched(ids)
         if names:
             for job_id, output in zip(names, await self.store.outputs(names), strict=True):
                 if (topic := self._topics.get(job_id)) is not None:
@@ -212,13 +225,6 @@ class Hub:
         topic.job = job
         topic.encoded.clear()
         return True
-
-    async def _reload(self) -> None:
-        """The pump lost its place in the feed: every topic is read anew."""
-        self._cursor = await self.store.head()
-        for job_id, topic in list(self._topics.items()):
-            await self._load(job_id, topic)
-            topic.wake()
 
     async def _beat(self) -> None:
         """Makes the watches speak that said nothing for nearly a whole period."""

@@ -29,7 +29,7 @@ from ..errors import Unavailable
 from ..model import Assignment, Job, Released, State, Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from ..model import Ask, Report, TypeInfo, Update
     from .core import Core
@@ -116,7 +116,7 @@ class WorkerSession:
     def stop_if_moved(self, job: Job) -> None:
         """Tells the worker when the job, as it is now, is no longer its to execute."""
         mine = self.in_hand.get(job.spec.id)
-        if mine is None:
+        if mine is None or mine.version > job.version:
             return
         if not lifecycle.holds(job, mine.fence):
             del self.in_hand[job.spec.id]
@@ -133,6 +133,8 @@ class Leases:
         self.core = core
         self.ttl = ttl
         self.sessions: dict[str, WorkerSession] = {}
+        self._doubtful: set[str] = set()
+        self._checking = False
 
     def wake(self) -> None:
         """Jobs became ready."""
@@ -150,6 +152,23 @@ class Leases:
             for job in jobs:
                 for session in self.sessions.values():
                     session.stop_if_moved(job)
+
+    def on_news(self, ids: Collection[str] | None) -> None:
+        """These jobs changed elsewhere (None: any may have): those in hand are read anew, as some may have to stop."""
+        for session in self.sessions.values():
+            in_hand = session.in_hand
+            self._doubtful.update(in_hand if ids is None else [job_id for job_id in ids if job_id in in_hand])
+        if self._doubtful and not self._checking:
+            self._checking = True
+            _ = self.core.spawn(self._check())
+
+    async def _check(self) -> None:
+        try:
+            while self._doubtful:
+                doubtful, self._doubtful = list(self._doubtful), set()
+                self.moved(job for job in await self.core.store.get(doubtful) if job is not None)
+        finally:
+            self._checking = False
 
     async def finish(self, reports: Sequence[Report], known: Sequence[Job | None]) -> list[bool]:
         """Ends attempts as their workers say; False for each whose token is not the running one (any more)."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..model import JobSpec, LogLine, Progress, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ..model import Ask, Job, Update
 
@@ -91,17 +91,24 @@ class Counts(Record, frozen=True):
 
 
 class StoreListener(Protocol):
-    """Hints of a store to its engine. They may come too often, or be lost: the engine also looks by itself."""
+    """Hints of a store to its engine. They may come too often, or be lost: the store gives `on_ready` and `on_news`
+    without ids again when it cannot be sure (after a reconnect, and now and then where stores share their data).
+    """
 
     def on_ready(self) -> None:
-        """A job became claimable."""
+        """A job became claimable, here or elsewhere."""
         ...
 
-    def on_changes(self) -> None:
-        """The feed has grown."""
+    def on_changes(self, jobs: Sequence[Job]) -> None:
+        """This store object wrote these records, in this order."""
         ...
 
-    def on_output(self, ids: Sequence[str]) -> None:
+    def on_news(self, ids: Collection[str] | None) -> None:
+        """These jobs were deleted, or changed by another store object on the same data; None when it is not known which
+        ones. Empty when no job changed, but the feed may tell more than before."""
+        ...
+
+    def on_output(self, ids: Collection[str]) -> None:
         """These jobs have new progress or log lines."""
         ...
 

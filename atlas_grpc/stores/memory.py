@@ -73,6 +73,8 @@ class MemoryStore(Store):
         self._outputs: dict[str, JobOutput] = {}
         self._feed: list[tuple[str, int] | JobSpec] = []
         self._head = 0
+        self._gone: list[str] = []
+        """Jobs removed since the listeners were last told."""
 
     @property
     def epoch(self) -> str:
@@ -89,7 +91,7 @@ class MemoryStore(Store):
 
     async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
         answers: list[Job | None] = []
-        ready = False
+        written: list[Job] = []
         for job in jobs:
             spec = job.spec
             key = (spec.namespace, spec.request_id)
@@ -104,9 +106,9 @@ class MemoryStore(Store):
                 self._keys[key] = spec.id
             self._list(spec)
             self._write(None, job)
-            ready = ready or job.ready
+            written.append(job)
             answers.append(job)
-        self._changed(ready=ready)
+        self._announce(written)
         return answers
 
     async def get(self, ids: Sequence[str]) -> list[Job | None]:
@@ -146,28 +148,27 @@ class MemoryStore(Store):
 
     async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
         answers = []
-        ready = False
+        written: list[Job] = []
         for job, version in zip(jobs, expected, strict=True):
             old = self._jobs.get(job.spec.id)
-            if old is None or old.version != version:
-                answers.append(False)
-                continue
-            self._write(old, job)
-            ready = ready or job.ready
-            answers.append(True)
+            fits = old is not None and old.version == version
+            if fits:
+                self._write(old, job)
+                written.append(job)
+            answers.append(fits)
         self._forget_surplus()
-        self._changed(ready=ready)
+        self._announce(written)
         return answers
 
     async def delete(self, jobs: Sequence[Job]) -> list[bool]:
         answers = []
         for job in jobs:
             old = self._jobs.get(job.spec.id)
-            stale = old is None or old.version != job.version
-            if old is not None and not stale:
+            fits = old is not None and old.version == job.version
+            if old is not None and fits:
                 self._remove(old)
-            answers.append(not stale)
-        self._changed(ready=False)
+            answers.append(fits)
+        self._announce()
         return answers
 
     async def claim(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
@@ -182,8 +183,7 @@ class MemoryStore(Store):
             taken.append(job)
             if len(taken) >= limit:
                 break
-        if taken:
-            self._changed(ready=False)
+        self._announce(taken)
         return taken
 
     async def due(self, limit: int) -> tuple[list[Job], int | None]:
@@ -357,6 +357,7 @@ class MemoryStore(Store):
     def _remove(self, job: Job) -> None:
         spec = job.spec
         del self._jobs[spec.id]
+        self._gone.append(spec.id)
         self._size -= _size(job)
         self._unindex(job)
         output = self._outputs.pop(spec.id, None)
@@ -393,9 +394,15 @@ class MemoryStore(Store):
             self._order[namespace] = [job_id for job_id in order if job_id in self._jobs]
             self._dead[namespace] = 0
 
-    def _changed(self, *, ready: bool) -> None:
+    def _announce(self, written: Sequence[Job] = ()) -> None:
+        """Tells the listeners what an operation wrote, and what it removed."""
+        gone, self._gone = self._gone, []
+        ready = any(job.ready for job in written)
         for listener in self._listeners:
-            listener.on_changes()
+            if written:
+                listener.on_changes(written)
+            if gone:
+                listener.on_news(gone)
             if ready:
                 listener.on_ready()
 

@@ -17,7 +17,7 @@ from ...errors import ResumeTokenExpired
 from ...model import SECOND, Ask, Content, Job, JobSpec, RetryPolicy, Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ...model import Outcome
@@ -77,15 +77,21 @@ class Listener:
     def __init__(self) -> None:
         self.ready = 0
         self.changes = 0
+        """Hints that something was written or removed, here or elsewhere."""
+        self.written: list[Job] = []
         self.outputs: list[str] = []
 
     def on_ready(self) -> None:
         self.ready += 1
 
-    def on_changes(self) -> None:
+    def on_changes(self, jobs: Sequence[Job]) -> None:
+        self.changes += 1
+        self.written.extend(jobs)
+
+    def on_news(self, ids: Collection[str] | None) -> None:  # noqa: ARG002 - which jobs it was is only a hint
         self.changes += 1
 
-    def on_output(self, ids: Sequence[str]) -> None:
+    def on_output(self, ids: Collection[str]) -> None:
         self.outputs.extend(ids)
 
 

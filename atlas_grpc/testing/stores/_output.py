@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ... import lifecycle
-from ...model import SECOND, LogLine, Progress, Severity, Succeeded, Update
+from ...model import SECOND, Job, LogLine, Progress, Severity, Succeeded, Update
 from ...stores.base import Output
 from ._kit import EMPTY, HOUR, Kit, check, equal, ids, present, true
 
@@ -143,24 +143,25 @@ async def a_log_is_bounded(kit: Kit) -> None:
 
 @check()
 async def hints_arrive(kit: Kit) -> None:
-    """on_ready when a job became claimable, on_changes for every kind of change, on_output with the ids."""
+    """on_ready when a job became claimable, on_changes with the record for every write, on_news for a deletion,
+    on_output with the ids.
+    """
     heard = kit.listener
     await kit.session()
 
-    async def wakes(what: str) -> None:
-        await kit.hinted(lambda: heard.changes > 0, f"on_changes after {what}")
-        heard.changes = 0
+    async def told(job: Job, what: str) -> None:
+        await kit.hinted(lambda: heard.written[-1:] == [job], f"on_changes with the record after {what}")
 
     (job,) = await kit.new(1)
     await kit.hinted(lambda: heard.ready > 0, "on_ready after the insert of a ready job")
-    await wakes("an insert")
+    await told(job, "an insert")
     (taken,) = await kit.claim()
-    await wakes("a claim")
+    await told(taken, "a claim")
     heard.ready = 0
     back = lifecycle.released(taken, kit.store.now(), 0)
     equal(await kit.put(back, taken.version), True, "an undisputed release is stored")
     await kit.hinted(lambda: heard.ready > 0, "on_ready after a job became ready again")
-    await wakes("a put")
+    await told(back, "a put")
     (taken,) = await kit.claim()
     heard.outputs.clear()
     await kit.store.report([Update(job.id, taken.fence, Progress(1.0))])
@@ -170,9 +171,12 @@ async def hints_arrive(kit: Kit) -> None:
     await kit.hinted(lambda: job.id in heard.outputs, "on_output after a log line")
     done = lifecycle.ended(taken, kit.store.now(), Succeeded(EMPTY), kit.rng)
     equal(await kit.put(done, taken.version), True, "an undisputed end is stored")
+    heard.written.clear()
+    equal(await kit.put(done, taken.version), False, "it is stale now")
     heard.changes = 0
     equal(await kit.store.delete([done]), [True], "an undisputed delete")
-    await wakes("a delete")
+    await kit.hinted(lambda: heard.changes > 0, "on_news after a delete")
+    equal(heard.written, [], "what was refused is not told")
 
 
 @check()

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from atlas_grpc.errors import AtlasError, ResumeTokenExpired
 from atlas_grpc.model import Ask, Job, LogLine, State, Update
-from atlas_grpc.stores.base import Change, Counts, Filter, Output, Page
+from atlas_grpc.stores.base import Change, Counts, Filter, Output, Page, StoreListener
 from atlas_grpc.stores.memory import MemoryStore
 from atlas_grpc.testing import check_store
 from atlas_grpc.testing.stores import CHECKS
@@ -371,10 +371,34 @@ class OutputsKnowNoOrder(MemoryStore):
         return await super().outputs(sorted(ids))
 
 
+class Deaf:
+    """Hands on no hint but those it is made to."""
+
+    def __init__(self, listener: StoreListener) -> None:
+        self.listener = listener
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.listener, name)
+
+
 @seen_by("hints_arrive", "a_job_that_waits_gives_no_hint_when_it_is_due")
 class NeverReady(MemoryStore):
-    def _changed(self, *, ready: bool) -> None:
-        super()._changed(ready=False)
+    async def open(self, listener: StoreListener) -> None:
+        class NotReady(Deaf):
+            def on_ready(self) -> None:
+                pass
+
+        await super().open(NotReady(listener))
+
+
+@seen_by("hints_arrive")
+class ForgetsToSayWhatWasWritten(MemoryStore):
+    async def open(self, listener: StoreListener) -> None:
+        class Vague(Deaf):
+            def on_changes(self, jobs: Sequence[Job]) -> None:
+                self.listener.on_news([job.id for job in jobs])
+
+        await super().open(Vague(listener))
 
 
 @seen_by("a_full_store_says_so", "a_deleted_job_makes_room")
