@@ -92,8 +92,10 @@ class AttemptView(NamedTuple):
     error: Failure | None
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """The base of all records."""
+class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The base of all records. Stores keep them as arrays of their fields in this order: new fields go last, with a
+    default, and none is ever moved or removed.
+    """
 
 
 class Content(Record, frozen=True):
