@@ -72,7 +72,7 @@ bench: $(STAMP) ## measure against a bare grpc.aio echo server in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(STAMP) ## write tests/requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --generate-hashes --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --all-extras --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command 'make lock' --output-file $(LOCK) $(ARGS) pyproject.toml
 
 release-image: $(STAMP) ## at a release: record the contract that `make check` compares with from then on
