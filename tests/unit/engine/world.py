@@ -33,7 +33,7 @@ from atlas_grpc.stores.memory import MemoryLimits, MemoryStore
 from atlas_grpc.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from atlas_grpc.model import Assignment, Job
 
@@ -122,6 +122,27 @@ class SlowStore:
                 await asyncio.sleep(0)
 
 
+class Hearsay:
+    """A listener on another server: it is told which jobs were written there, or only that something was."""
+
+    def __init__(self, listener: Engine, *, vague: bool) -> None:
+        self._listener = listener
+        self._vague = vague
+
+    def on_ready(self) -> None:
+        self._listener.on_ready()
+
+    def on_changes(self, jobs: Sequence[Job]) -> None:
+        self.on_news([job.spec.id for job in jobs])
+
+    def on_news(self, ids: Collection[str] | None) -> None:
+        self._listener.on_news(None if self._vague else ids)
+
+    def on_output(self, ids: Collection[str]) -> None:
+        if not self._vague:
+            self._listener.on_output(ids)
+
+
 class Worker:
     """A worker whose every step the test decides."""
 
@@ -198,6 +219,11 @@ class World:
             task.cancel()
         await asyncio.gather(*engine._tasks, *engine.hub._tasks, return_exceptions=True)
         self.memory._listeners.remove(engine)
+
+    def hear_only(self, engine: Engine, *, vague: bool) -> None:
+        """From now on the engine learns by hearsay what is written."""
+        at = self.memory._listeners.index(engine)
+        self.memory._listeners[at] = Hearsay(engine, vague=vague)
 
     async def worker(self, name: str = "w1", engine: Engine | None = None) -> Worker:
         worker = Worker(self, engine or self.engine, name)
