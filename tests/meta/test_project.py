@@ -21,8 +21,8 @@ from tests.meta.pages import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOADED_BY_NAME = {"httptools", "fastapi-swagger"}
-"""uvicorn loads the one; the other is a box of files."""
+LOADED_BY_NAME = {"fastapi-swagger"}
+"""It is a box of files."""
 BIN = Path(sys.prefix, "bin")
 LOCK = (ROOT / "tests" / "requirements.lock").read_text("utf-8")
 ALLOWED = {"LICENSE", "Makefile", "README.md", "pyproject.toml"} | {
