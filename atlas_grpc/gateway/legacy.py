@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _SERVICE = "/atlas.v1.JobService/"
 _ONE = re.compile(rb"/jobs/([^/]+)")
 _PATH = re.compile(r"([^.\[\]]+)|\[(?:\"([^\"]*)\"|([0-9]+))\]")
-_REQUEST_ID = "request_id"
+_BODY = {"type", "payload"}
+"""The fields that come from the body; what else is wrong was said in a header."""
+_HEADERS = {"request_id": "Idempotency-Key"}
+"""The headers that are named otherwise than what they set."""
 
 
 class LegacyJobs:
@@ -102,9 +105,12 @@ class LegacyJobs:
             await _not_found(request)
         except Failure as failure:
             # An id that is not even well-formed is, to a client of 0.2, simply unknown.
-            if failure.status.code not in (Code.NOT_FOUND, Code.INVALID_ARGUMENT):
+            if failure.status.code == Code.NOT_FOUND or _fields(failure) == {"id"}:
+                await _not_found(request)
+            elif failure.status.code == Code.INVALID_ARGUMENT:
+                await _refuse(request, _problems(from_status(failure.status), {}))
+            else:
                 raise
-            await _not_found(request)
         else:
             await request.reply(200, msgspec.json.encode(_shown(answer.job)))
 
@@ -154,6 +160,10 @@ def _shown(job: Job) -> dict[str, object]:
     return shown
 
 
+def _fields(failure: Failure) -> set[str]:
+    return {one.field for one in from_status(failure.status).violations}
+
+
 def _problems(err: AtlasError, given: dict[str, Any]) -> list[dict[str, object]]:
     """The entries of `detail`, one for each field."""
     first = {one.field: one.description for one in reversed(err.violations)}
@@ -162,9 +172,9 @@ def _problems(err: AtlasError, given: dict[str, Any]) -> list[dict[str, object]]
 
 def _problem(path: str, description: str, given: dict[str, Any]) -> dict[str, object]:
     """One entry of `detail` for a field of SubmitJobRequest."""
-    if path == _REQUEST_ID:
-        return {"loc": ["header", "Idempotency-Key"], "msg": description, "type": "value_error"}
     parts = [name or quoted or int(index) for name, quoted, index in _PATH.findall(path)]
+    if parts and parts[0] not in _BODY:
+        return {"loc": ["header", _HEADERS.get(path, path)], "msg": description, "type": "value_error"}
     names = parts[1:] if parts[:1] == ["payload"] else parts
     missing = len(names) == 1 and names[0] not in given
     return {"loc": ["body", *names], "msg": description, "type": "missing" if missing else "value_error"}

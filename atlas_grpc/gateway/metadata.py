@@ -22,6 +22,8 @@ _KEY = re.compile(r"[0-9a-z_.-]{1,128}")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _RESERVED = frozenset({"content-type", "user-agent", "te", "host", "connection", "content-length", "transfer-encoding"})
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_LONGEST = 10 * 366 * 86400.0
+"""Seconds. gRPC counts nanoseconds in 64 bits: a deadline some centuries ahead would be one in the past."""
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
@@ -48,7 +50,7 @@ def timeout(headers: dict[bytes, bytes]) -> float | None:
     match = _TIMEOUT.fullmatch(value)
     if match is None:
         raise Malformed("must be up to eight digits and one of H, M, S, m, u, n", "grpc-timeout")
-    return int(match[1]) * _UNITS[match[2]]
+    return min(int(match[1]) * _UNITS[match[2]], _LONGEST)
 
 
 def answer_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:

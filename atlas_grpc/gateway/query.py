@@ -100,7 +100,8 @@ def _grouped(query: bytes) -> dict[str, list[str]]:
             query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
         )
     except ValueError:
-        raise Malformed(f"the query must be percent-encoded UTF-8 with at most {_MAX_PARAMETERS} parameters") from None
+        message = f"must be percent-encoded UTF-8 with at most {_MAX_PARAMETERS} parameters"
+        raise Malformed(message, "query") from None
     grouped: dict[str, list[str]] = {}
     for key, value in pairs:
         grouped.setdefault(key, []).append(value)

@@ -31,7 +31,7 @@ from .http import JSON
 from .printing import field_printer, printer
 from .query import QueryReader, path_setter
 from .reading import encode, field_reader, load_json, reader
-from .scalars import Malformed, text
+from .scalars import Malformed
 from .streams import Events, Lines, find_position
 from .template import compile_template, decode
 
@@ -116,7 +116,7 @@ class Transcoder:
         if self._resumes:
             last = request.headers.get(b"last-event-id")
             if last:
-                message.resume_token = text(last.decode("utf-8", "surrogateescape"))
+                message.resume_token = _header_text(last, "resume_token")
         return encode(message)
 
     def _fill(self, message: Message, body: bytes) -> None:
@@ -195,6 +195,13 @@ async def _relay(request: Request, exchange: Exchange, framing: Framing, message
         report(err, request.path)
         return framing.error(status_as(Code.INTERNAL))
     return framing.end()
+
+
+def _header_text(value: bytes, field: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Malformed("must be UTF-8", field) from None
 
 
 def _check_content_type(headers: dict[bytes, bytes]) -> None:

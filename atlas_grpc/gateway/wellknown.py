@@ -23,7 +23,7 @@ EXACT = 2**53
 """Integers up to here are exact in a double; integral doubles below it are printed as integers."""
 _MAX_DEPTH = 64
 _TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
 _SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s")
 _GO_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
@@ -99,7 +99,7 @@ def read_timestamp(message: Any, value: Any) -> None:
         message.FromJsonString(value.upper())
         message.ToJsonString()
     except (ValueError, OverflowError):
-        raise Malformed("must be a timestamp from year 1 to 9999") from None
+        raise Malformed("must be a timestamp that the calendar has, from year 1 to 9999") from None
     message.SetInParent()
 
 

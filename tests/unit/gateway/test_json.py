@@ -180,6 +180,8 @@ def test_null_means_unset_but_for_value(everything: Any) -> None:
         ({"at": "yesterday"}, "at"),
         ({"at": "2024-13-45T99:99:99Z"}, "at"),
         ({"at": "0000-01-01T00:00:00Z"}, "at"),
+        ({"at": "2024-01-01T00:00:00+24:00"}, "at"),
+        ({"at": "2024-01-01T00:00:00-01:60"}, "at"),
         ({"at": 5}, "at"),
         ({"wait": "1"}, "wait"),
         ({"wait": "999999999999s"}, "wait"),

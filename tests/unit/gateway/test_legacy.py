@@ -82,6 +82,16 @@ async def test_a_surrogate_in_the_payload_names_the_field(stack: Any) -> None:
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "x", "y"])
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/jobs"), ("GET", "/jobs/x")])
+async def test_a_bad_header_is_422_and_named(stack: Any, method: str, path: str) -> None:
+    content = b"{}" if method == "POST" else None
+    status, body = await stack.json(method, path, content=content, headers={"Grpc-Timeout": "soon"})
+    assert (status, body["detail"][0]["loc"]) == (422, ["header", "grpc-timeout"])
+    stack.script.error = InvalidArgument.of("atlas-namespace", "is wrong")
+    problem = {"loc": ["header", "atlas-namespace"], "msg": "is wrong", "type": "value_error"}
+    assert await stack.json(method, path, content=content) == (422, {"detail": [problem]})
+
+
 async def test_other_errors_keep_their_status(stack: Any) -> None:
     stack.script.error = errors.RequestIdReused("differs in payload")
     assert await stack.json("POST", "/jobs", json={"type": "a"}) == (409, {"detail": "differs in payload"})

@@ -91,8 +91,8 @@ async def test_durations_in_the_query(stack: Any, wait: str, expected: str) -> N
         ("filter.labels=x", "filter.labels"),
         ("filter.labels[a]=1&filter.labels[a]=2", 'filter.labels["a"]'),
         ("page_size[a]=1", "page_size"),
-        ("page_token=%ff", "body"),
-        ("&".join(f"a{n}=1" for n in range(5000)), "body"),
+        ("page_token=%ff", "query"),
+        ("&".join(f"a{n}=1" for n in range(5000)), "query"),
     ],
 )
 async def test_bad_query_values_are_refused(stack: Any, query: str, field: str) -> None:
@@ -321,6 +321,13 @@ async def test_request_headers_become_metadata(stack: Any) -> None:
 async def test_headers_that_grpc_cannot_carry_are_400(stack: Any, header: tuple[str, str]) -> None:
     answer = await stack.client.get("/v1/jobs/x", headers=[(header[0].encode(), header[1].encode())])
     assert (answer.status_code, answer.json()["code"]) == (400, 3)
+
+
+@pytest.mark.parametrize("timeout", ["99999999H", "99999999M", "1H"])
+async def test_a_deadline_far_ahead_is_one(stack: Any, timeout: str) -> None:
+    status, _ = await stack.json("GET", "/v1/jobs/x", headers={"Grpc-Timeout": timeout})
+    assert status == 200
+    assert stack.script.time_remaining > 3500
 
 
 async def test_a_deadline_that_passes_is_504(stack: Any) -> None:

@@ -90,7 +90,7 @@ async def test_last_event_id_is_the_resume_token(stack: Any) -> None:
     assert (answer.status_code, answer.content) == (204, b"")
     assert stack.script.requests == [pb.WatchJobRequest(id="x", resume_token="tok")]
     answer = await stack.client.get("/v1/jobs/x:watch", headers=[(b"last-event-id", b"\xff")])
-    assert answer.status_code == 400
+    assert (answer.status_code, answer.json()["message"]) == (400, "resume_token: must be UTF-8")
 
 
 async def test_the_token_of_a_nested_update_is_found(stack: Any) -> None:
