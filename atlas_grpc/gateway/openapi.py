@@ -121,7 +121,8 @@ def _parameters_of(schemas: Schemas, field: FieldDescriptor, prefix: str, around
     text = schema.pop("description", "")
     parameter: Schema = {"name": name, "in": "query", "description": text, "schema": schema}
     if is_map:
-        parameter |= {"style": "deepObject", "explode": True}
+        # Swagger UI fills a form without example with entries that it makes up.
+        parameter |= {"style": "deepObject", "explode": True, "example": {}}
     yield parameter
 
 

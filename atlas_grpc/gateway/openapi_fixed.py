@@ -45,6 +45,10 @@ REQUEST_EXAMPLES: dict[str, Schema] = {
     },
     "atlas.v1.JobService.RunJob": {"sleep": {"value": {"type": "sleep", "payload": {"seconds": 3}}}},
     "atlas.v1.JobService.CancelJob": {"reason": {"value": {"reason": "no longer needed"}}},
+    "atlas.v1.JobService.RetryJob": {
+        "any": {"value": {}},
+        "version": {"summary": "only if nothing changed meanwhile", "value": {"ifVersion": "7"}},
+    },
 }
 _ERROR_EXAMPLE: Schema = {
     "code": 5,

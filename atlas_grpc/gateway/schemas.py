@@ -142,9 +142,9 @@ class Schemas:
             case Field.CPPTYPE_UINT32:
                 return {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
             case Field.CPPTYPE_INT64:
-                return {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
+                return {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$", "examples": ["7"]}
             case Field.CPPTYPE_UINT64:
-                return {"type": "string", "format": "uint64", "pattern": "^[0-9]+$"}
+                return {"type": "string", "format": "uint64", "pattern": "^[0-9]+$", "examples": ["7"]}
             case Field.CPPTYPE_DOUBLE:
                 return {"type": "number", "format": "double"}
             case Field.CPPTYPE_FLOAT:

@@ -75,6 +75,18 @@ def test_streams_and_queries_show(spec: Any) -> None:
     assert run["parameters"][0]["name"] == "includeLogs"
 
 
+def test_what_a_form_of_swagger_ui_holds_when_it_opens_is_sane(spec: Any) -> None:
+    """It fills what has no example with values that it makes up, and they are sent."""
+    operations = [one for path, item in spec["paths"].items() if path.startswith("/v1/") for one in item.values()]
+    parameters = [one for operation in operations for one in operation["parameters"] if "style" in one]
+    assert parameters
+    assert all(one["example"] == {} for one in parameters)
+    bodies = [operation["requestBody"] for operation in operations if "requestBody" in operation]
+    assert bodies
+    for body in bodies:
+        assert body["content"]["application/json"]["examples"]
+
+
 def test_the_committed_comments_are_up_to_date() -> None:
     made = subprocess.run(
         [sys.executable, "proto/openapi.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
