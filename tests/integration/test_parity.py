@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,12 +15,15 @@ from google.protobuf import json_format
 from google.rpc.status_pb2 import Status
 
 from atlas_grpc import FailNow, handler, pb
+from atlas_grpc._gen.atlas.v1 import job_service_pb2
+from atlas_grpc.engine.tokens import JobToken, encode
 from atlas_grpc.errors import HTTP_STATUS, Code
 from atlas_grpc.testing import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 SSE = {"Accept": "text/event-stream"}
 gates: dict[str, asyncio.Event] = {}
 
@@ -63,17 +67,24 @@ class Doors:
         return str(job.id)
 
 
-@pytest.fixture
-async def doors() -> AsyncIterator[Doors]:
+@asynccontextmanager
+async def opened(**options: Any) -> AsyncIterator[Doors]:
+    """A server with these options."""
     gates.clear()
     async with (
-        serving(gated, broken, http_address="127.0.0.1:0", grace=0) as server,
+        serving(gated, broken, http_address="127.0.0.1:0", grace=0, **options) as server,
         grpc.aio.insecure_channel(server.grpc_address) as channel,
     ):
         assert server.http is not None
         url = f"http://127.0.0.1:{server.http.port}"
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
             yield Doors(server, channel, http)
+
+
+@pytest.fixture
+async def doors() -> AsyncIterator[Doors]:
+    async with opened() as made:
+        yield made
 
 
 def shown(message: Any) -> Any:
@@ -205,12 +216,17 @@ async def test_watch_many(doors: Doors) -> None:
     assert without(over_rest, "resumeToken") == without(over_grpc, "resumeToken")
 
 
-async def failures(doors: Doors) -> list[tuple[Code, str, Any, str, str, Any]]:
-    """A call that fails: code, method, request, and the same over REST."""
+Call = tuple[Code, str, Any, str, str, Any]
+"""One that fails: code, method, request, and the same over REST: method, path, body."""
+
+
+async def failures(doors: Doors) -> list[Call]:
+    """Calls of every method, with every code that a request alone can bring about."""
     done = await doors.finished("broken")
     open_job = await doors.submit(type="gated", start_delay={"seconds": 3600}, payload={"gate": "x"}, request_id="r1")
     reused = {"type": "gated", "payload": {"gate": "y"}, "requestId": "r1"}
     stale = {"ifVersion": "99"}
+    ahead = encode(JobToken(done, 99))
     return [
         (Code.NOT_FOUND, "GetJob", {"id": "nope"}, "GET", "/v1/jobs/nope", None),
         (Code.NOT_FOUND, "WatchJob", {"id": "nope"}, "GET", "/v1/jobs/nope:watch", None),
@@ -235,31 +251,65 @@ async def failures(doors: Doors) -> list[tuple[Code, str, Any, str, str, Any]]:
         (Code.ALREADY_EXISTS, "SubmitJob", reused, "POST", "/v1/jobs", reused),
         (Code.FAILED_PRECONDITION, "CancelJob", {"id": done}, "POST", f"/v1/jobs/{done}:cancel", None),
         (Code.FAILED_PRECONDITION, "RetryJob", {"id": open_job.id}, "POST", f"/v1/jobs/{open_job.id}:retry", None),
+        (
+            Code.OUT_OF_RANGE,
+            "WatchJob",
+            {"id": done, "resumeToken": ahead},
+            "GET",
+            f"/v1/jobs/{done}:watch?resumeToken={ahead}",
+            None,
+        ),
         (Code.ABORTED, "CancelJob", {"id": open_job.id, **stale}, "POST", f"/v1/jobs/{open_job.id}:cancel", stale),
     ]
 
 
+async def fails_alike(doors: Doors, failure: Call) -> httpx.Response:
+    """Makes a call that fails both ways and compares; answers the one over REST."""
+    code, name, request, method, path, body = failure
+    message = json_format.ParseDict(request, getattr(pb, f"{name}Request")())
+    call = getattr(doors.stub, name)(message)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await (call.read() if hasattr(call, "read") else call)
+    trailers = caught.value.trailing_metadata() or ()
+    status = Status.FromString(next(value for key, value in trailers if key == "grpc-status-details-bin"))
+    assert status.code == code, (name, status)
+    answer = await doors.http.request(method, path, json=body)
+    assert (answer.status_code, answer.json()) == (HTTP_STATUS[code], shown(status)), (name, path)
+    return answer
+
+
 async def test_errors(doors: Doors) -> None:
-    for code, name, request, method, path, body in await failures(doors):
-        message = json_format.ParseDict(request, getattr(pb, f"{name}Request")())
-        call = getattr(doors.stub, name)(message)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await (call.read() if hasattr(call, "read") else call)
-        trailers = caught.value.trailing_metadata() or ()
-        status = Status.FromString(next(value for key, value in trailers if key == "grpc-status-details-bin"))
-        assert status.code == code, (name, status)
-        answered, shown_error = await doors.rest(method, path, body)
-        assert (answered, shown_error) == (HTTP_STATUS[code], shown(status)), (name, path)
+    calls = await failures(doors)
+    assert {name for _, name, *_ in calls} == {method.name for method in SERVICE.methods}
+    for call in calls:
+        await fails_alike(doors, call)
+
+
+SUBMIT = ("SubmitJob", {"type": "broken"}, "POST", "/v1/jobs", {"type": "broken"})
 
 
 async def test_drained_server(doors: Doors) -> None:
     doors.server.guard.draining = True
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await doors.stub.SubmitJob(pb.SubmitJobRequest(type="broken"))
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    answer = await doors.http.post("/v1/jobs", json={"type": "broken"})
-    assert (answer.status_code, answer.json()["code"]) == (503, 14)
+    answer = await fails_alike(doors, (Code.UNAVAILABLE, *SUBMIT))
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_full_store() -> None:
+    async with opened(max_pending_jobs=1) as doors:
+        await doors.submit(type="gated", start_delay={"seconds": 3600}, payload={"gate": "x"})
+        await fails_alike(doors, (Code.RESOURCE_EXHAUSTED, *SUBMIT))
+
+
+async def test_deadline(doors: Doors) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in doors.stub.WatchJobs(pb.WatchJobsRequest(), timeout=0.2):
+            pass
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    answer = await doors.http.get("/v1/jobs:watch", headers={"Grpc-Timeout": "200m"})
+    assert answer.status_code == 200
+    first, *_, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert first["result"]["synced"]
+    assert last["error"]["code"] == Code.DEADLINE_EXCEEDED
 
 
 async def test_namespaces_are_apart(doors: Doors) -> None:
