@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 MAX_HEAD = 64 * 1024
-"""Bytes of request line and headers."""
+"""Bytes of request line and headers, and of what a body in chunks may have beside its content: trailers, for one."""
 HEAD_TIMEOUT = 20.0
 """Seconds for a request's head to arrive, from its first byte or, for the first one, from the connection."""
 REQUEST_TIMEOUT = 60.0
@@ -34,7 +34,10 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
-        self._head_size = 0
+        self._complete = False
+        self._loose = 0
+        """Bytes since a piece of body came, or since the request began."""
+        self._body_came = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -47,16 +50,17 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._body_came = False
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self.send_400_response("")
             return
-        if self._in_head:
-            self._head_size += len(data)
-            if self._head_size > MAX_HEAD:
-                error = RequestTooLarge(f"the head of a request may have at most {MAX_HEAD} bytes")
+        if not self._complete:
+            self._loose = 0 if self._body_came else self._loose + len(data)
+            if self._loose > MAX_HEAD:
+                error = RequestTooLarge(f"the headers or trailers of a request may have at most {MAX_HEAD} bytes")
                 self._refuse(b"431 Request Header Fields Too Large", Failure.of(error, 431))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says less
@@ -64,8 +68,13 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_size = True, 0
+        self._in_head, self._complete, self._loose = True, False, 0
         self._start_timer()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after the body must not pass for what a proxy or the guard has looked at before it.
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -75,9 +84,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._body_came = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        self._complete = True
         self._stop_timer()
         super().on_message_complete()
 

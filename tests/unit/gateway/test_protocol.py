@@ -118,6 +118,37 @@ async def test_huge_headers_get_a_typed_431(wire: Wire) -> None:
     assert (status, json.loads(body)["code"]) == (431, 8)
 
 
+CHUNKED = request(b"POST /jobs", b"Transfer-Encoding: chunked\r\n") + b"%x\r\n%b\r\n0\r\n" % (len(BODY), BODY)
+
+
+@pytest.mark.parametrize("trailer", [b"X-Big: " + b"a" * 1000, b"X-Small: a\r\n"])
+async def test_trailers_without_end_are_cut(wire: Wire, trailer: bytes) -> None:
+    wire.send(CHUNKED + trailer)
+    for _ in range(200):
+        wire.send(trailer[-1000:] * (200_000 // len(trailer)))
+        if wire.reader.at_eof() or wire.writer.is_closing():
+            break
+        with contextlib.suppress(ConnectionError):
+            await wire.writer.drain()
+    with contextlib.suppress(ConnectionError):
+        assert (await wire.answer())[0] == 431
+
+
+async def test_trailers_are_no_headers(stack: Any, wire: Wire) -> None:
+    wire.send(CHUNKED + b"Host: evil.example\r\nAuthorization: Bearer forged\r\n\r\n")
+    assert await wire.answer() == (200, SUBMITTED)
+    assert "authorization" not in stack.script.metadata
+
+
+async def test_a_body_in_many_small_chunks_is_taken(wire: Wire) -> None:
+    body = b'{"type":"sleep","seconds":3,"x":"%b"}' % (b"a" * 100_000)
+    wire.send(request(b"POST /jobs", b"Transfer-Encoding: chunked\r\n"))
+    for at in range(0, len(body), 2):
+        wire.send(b"%x\r\n%b\r\n" % (len(body[at : at + 2]), body[at : at + 2]))
+    wire.send(b"0\r\n\r\n")
+    assert await wire.answer() == (200, SUBMITTED)
+
+
 async def test_many_small_requests_on_one_connection_are_not_huge_headers(wire: Wire) -> None:
     for _ in range(30):
         wire.send(request(b"GET /healthz", b"X-Pad: " + b"a" * 8000 + b"\r\n"))
