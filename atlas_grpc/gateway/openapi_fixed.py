@@ -25,7 +25,7 @@ STREAM = (
     "token (send it back as `Last-Event-ID`), with comments as heartbeats, the event `error` with a status when it "
     "does not end well and the event `end` when it does. An error before the first message has its HTTP status."
 )
-EVENTS_EXAMPLE = 'id: tok1\ndata: {"job":{"state":"RUNNING"}}\n\n: hb\n\nevent: end\ndata: {}\n\n'
+EVENTS_EXAMPLE = 'id: tok1\ndata: {"job":{"state":"RUNNING"}}\n\n: hb\n\nevent: end\ndata: {}\nretry: 86400000\n\n'
 REQUEST_EXAMPLES: dict[str, Schema] = {
     "atlas.v1.JobService.SubmitJob": {
         "sleep": {"value": {"type": "sleep", "payload": {"seconds": 3}}},

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
 _encode = msgspec.json.encode
+_LATER = 24 * 3600 * 1000
+"""Milliseconds until a browser may ask again for what has ended."""
 _BREAKS = ("\n", "\r", "\0")
 
 
@@ -77,8 +79,8 @@ class Lines:
 class Events:
     """Server-Sent Events. `id` is the resume token, so that a browser that reconnects resumes; heartbeats are comments.
 
-    A status is the event `error`. The good end is the event `end`: without it a page cannot tell it from a cut,
-    and would connect again for ever.
+    A status is the event `error`. The good end is the event `end`: without it a page cannot tell it from a cut. An
+    `EventSource` that nobody closes then connects again whatever happens, every few seconds unless it is told to wait.
     """
 
     content_type = b"text/event-stream"
@@ -98,4 +100,4 @@ class Events:
         return b"event: error\ndata: " + _encode(error_object(status)) + b"\n\n"
 
     def end(self) -> bytes:
-        return b"event: end\ndata: {}\n\n"
+        return b"event: end\ndata: {}\nretry: %d\n\n" % _LATER

@@ -200,7 +200,7 @@ async def test_events_resume_where_they_were_cut(doors: Doors) -> None:
     headers = {**SSE, "Last-Event-ID": token}
     text = (await doors.http.get(f"/v1/jobs/{job.id}:watch", headers=headers)).text
     events = [block for block in text.split("\n\n") if block]
-    assert events[-1] == "event: end\ndata: {}"
+    assert events[-1] == "event: end\ndata: {}\nretry: 86400000"
     seen = [json.loads(block.partition("data: ")[2]) for block in events[:-1]]
     versions = [int(one["version"]) for update in seen for one in update["transitions"]]
     assert versions == list(range(versions[0], versions[0] + len(versions)))

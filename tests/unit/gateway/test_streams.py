@@ -72,7 +72,7 @@ async def test_events(stack: Any) -> None:
     assert json.loads(data.removeprefix("data: "))["resumeToken"] == "a"
     assert (second, third) == (": hb\nid: b", ": hb")
     assert fourth.startswith("data: ")
-    assert last == "event: end\ndata: {}"
+    assert last == "event: end\ndata: {}\nretry: 86400000"
 
 
 async def test_events_end_with_an_error_event(stack: Any) -> None:
