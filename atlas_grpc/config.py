@@ -157,7 +157,7 @@ class Settings:
         high=DAY,
     )
     drain_timeout: float = declare(
-        30.0, DURATION, "work", "How long a stopping server waits for running jobs and calls.", example="2m", high=DAY
+        30.0, DURATION, "work", "How long a stopping server waits for running jobs.", example="2m", high=DAY
     )
     name: str = declare(
         "", TEXT, "work", "The name of this server and worker; empty means host and process id.", example="worker-1"
@@ -197,7 +197,7 @@ class Settings:
         30.0,
         DURATION,
         "limits",
-        "The deadline of a unary call whose caller set none.",
+        "The deadline of a unary call whose caller set none; the `wait` of GetJob comes on top.",
         example="10s",
         low=0.1,
         high=3600,
@@ -364,7 +364,7 @@ def _entries(document: Mapping[str, object], groups: set[str]) -> Iterator[tuple
 
 def _place(path: Path, text: str, key: str) -> str:
     """`file:line`; tomllib gives no lines, but a key of ours stands in the file once."""
-    pattern = re.compile(rf"""(?:^|[\s.{{,])["']?{re.escape(key)}["']?\s*[=.\]]""")
+    pattern = re.compile(rf"""(?:^|[\s.{{\[,])["']?{re.escape(key)}["']?\s*[=.\]]""")
     lines = [number for number, line in enumerate(text.splitlines(), 1) if pattern.search(line.partition("#")[0])]
     return f"{path}:{lines[0]}" if lines else str(path)
 
@@ -391,9 +391,7 @@ def _unknown_variables(env: Mapping[str, str]) -> Iterator[str]:
 
 def _problem(option: Option, source: Source, raw: object) -> Problem:
     items = raw if isinstance(raw, list | tuple) else [raw]
-    shown = ",".join(
-        option.show(item) if isinstance(item, str) and option.spec.kind is URL else str(item) for item in items
-    )
+    shown = ",".join(option.show(str(item)) if option.spec.kind is URL else str(item) for item in items)
     return Problem(option.name, source, shown[:200], option.allowed)
 
 

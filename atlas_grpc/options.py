@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ _BYTES = {"": 1, "b": 1} | {
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+_SECRET = re.compile(r"(?i)(?<=[?&])([^=&]*(?:pass|pwd|secret|token|key)[^=&]*)=[^&#]*")
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
@@ -162,7 +164,8 @@ def _parse_count(value: object) -> int:
 
 
 def _parse_text(value: object) -> str:
-    if not isinstance(value, str) or any(ord(char) < 32 for char in value):
+    # Cs is what a shell passes on that is no text; protobuf cannot hold it.
+    if not isinstance(value, str) or any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
         raise ValueError(value)
     return value
 
@@ -191,7 +194,9 @@ def _check_http(value: object) -> str:
 
 
 def _hide_password(url: str) -> str:
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+    """A URL, right or wrong, without what may be a password: people do not escape the `/` and `@` in it."""
+    user = r"(?<=://)([^/@:]*):.*@" if "://" in url else r"([^@:]*):.*@"
+    return _SECRET.sub(r"\1=***", re.sub(user, r"\1:***@", url, count=1))
 
 
 class Kind(NamedTuple):

@@ -288,3 +288,45 @@ def test_the_password_of_a_store_is_never_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load({"store": url + "\n"}, {}, None)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:se/cret@host/jobs",
+        "postgresql://user:p@secret@host/jobs",
+        "redis://:secret@host",
+        "postgresql://host/jobs?user=me&password=secret&x=1",
+        "postgresql:user:secret@host",
+        "{'url': 'postgresql://user:secret@host'}",
+    ],
+)
+def test_a_password_is_hidden_wherever_people_write_it(url: str) -> None:
+    shown = OPTIONS["store"].show(url)
+    assert "host" in shown
+    assert "***" in shown
+    assert "cret" not in shown
+
+
+def test_a_store_without_password_is_shown_as_it_is() -> None:
+    for url in ("memory://", "postgresql://user@host:5432/jobs?sslmode=require", "sqlite:///a/b@c.db"):
+        assert OPTIONS["store"].show(url) == url
+
+
+def test_a_store_that_is_no_text_shows_no_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({}, {}, write(tmp_path, 'store = { url = "postgresql://user:secret@host" }'))
+    assert "secret" not in problem(caught, "store")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x9b31m", "a\x7f", "a\udcff"])
+def test_a_name_has_no_control_characters(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({"name": name}, {}, None)
+    assert "a line of text" in problem(caught, "name")
+
+
+def test_the_line_of_an_unknown_table_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({}, {}, write(tmp_path, "slots = 1\n[nonsense]\nx = 1\n"))
+    assert "atlas.toml:2" in problem(caught, "nonsense")
