@@ -17,6 +17,7 @@ of such names are withheld, and of an object that is not a plain value only the 
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import sys
@@ -58,6 +59,8 @@ Format = Literal["json", "text", "auto"]
 _RESERVED = frozenset({"time", "level", "logger", "event", "exception"})
 _MAX_EVENT = 500
 _MAX_LINE = 32 * 1024
+_CALLER_LEFT = "ExecuteBatchError"
+"""What gRPC logs as an error, with a stack, whenever a caller is gone before its answer could be sent."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
@@ -231,7 +234,8 @@ class LogPipeline:
 
     def _line(self, record: dict[str, Plain]) -> bytes:
         if self.format == "json":
-            return msgspec.json.encode(record) + b"\n"
+            line = msgspec.json.encode(record)
+            return (line if line.isascii() else _visible(line.decode()).encode()) + b"\n"
         return _text_line(record, colour=self._colour).encode("utf-8", "backslashreplace")
 
     def _drop_line(self, count: int) -> bytes:
@@ -251,7 +255,12 @@ class _StdlibHandler(logging.Handler):
         except Exception:
             event = safe.text(record.msg, _MAX_EVENT)
         error = record.exc_info[1] if record.exc_info else None
-        self._pipeline.emit(record.levelname.lower(), record.name, event, {}, error)
+        level = record.levelname.lower()
+        if type(error).__name__ == _CALLER_LEFT:
+            if self._pipeline.level > logging.DEBUG:
+                return
+            level = "debug"
+        self._pipeline.emit(level, record.name, event, {}, error)
 
 
 def configure(
@@ -308,6 +317,8 @@ def _route_stdlib(pipeline: LogPipeline) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    # At debug, gRPC says of each call that it has found the event loop.
+    logging.getLogger("grpc").setLevel(max(pipeline.level, logging.INFO))
     # What uvicorn says of requests and of its own start, metrics and the server's line say too.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
@@ -342,19 +353,25 @@ def _rfc3339(micros: int) -> str:
 def _text_line(record: dict[str, Plain], *, colour: bool) -> str:
     level = str(record["level"])
     shown = f"\x1b[{_COLOURS.get(level, '0')}m{level:<8}\x1b[0m" if colour else f"{level:<8}"
-    fields = "".join(f" {name}={_quoted(value)}" for name, value in list(record.items())[4:])
-    return f"{record['time']} {shown} {record['logger']}: {_visible(str(record['event']))}{fields}\n"
+    fields = "".join(f" {_visible(name)}={_quoted(value)}" for name, value in list(record.items())[4:])
+    said = _visible(f"{record['logger']}: {record['event']}")
+    return f"{record['time']} {shown} {said}{fields}\n"
 
 
 def _visible(text: str) -> str:
-    """One line, whatever the text holds: nobody forges a second one or steers the terminal."""
-    return text if text.isprintable() else msgspec.json.encode(text)[1:-1].decode()
+    """One line, whatever the text holds: nobody forges a second one, steers the terminal or turns what it shows round.
+
+    What cannot be printed is escaped as in JSON; msgspec does so with control characters below 32 only.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def _quoted(value: Plain) -> str:
     if isinstance(value, str) and value.isprintable() and value and not any(sign in value for sign in ' "='):
         return value
-    return msgspec.json.encode(value).decode()
+    return _visible(msgspec.json.encode(value).decode())
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -216,6 +216,42 @@ def test_text_is_one_line_that_nobody_can_forge():
     assert lines() == [f"2031-05-04T12:00:00.000001Z info     atlas.test: done\\nforged {fields}"]
 
 
+HOSTILE = "a\x9b31m\u202eb\u2028c\x85d\x7fe é"
+
+
+def test_text_holds_nothing_that_steers_a_terminal():
+    log = logs.get_logger("atlas.test")
+    with logging_to(fmt="text") as lines:
+        log.info(HOSTILE, **{"name\nforged": HOSTILE, "many": [HOSTILE]})
+    (line,) = lines()
+    assert line.isprintable()
+    assert "a\\u009b31m\\u202eb\\u2028c\\u0085d\\u007fe é" in line
+    assert " name\\nforged=" in line
+
+
+def test_json_holds_nothing_that_steers_a_terminal_either():
+    stream = io.StringIO()
+    pipeline = logs.configure("info", "json", stream, now=lambda: NOON)
+    logs.get_logger("atlas.test").info("event", text=HOSTILE)
+    assert pipeline.flush()
+    line = stream.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert json.loads(line)["text"] == HOSTILE
+
+
+def test_a_caller_that_left_is_no_error():
+    class ExecuteBatchError(Exception):
+        """Named like grpc's."""
+
+    for level, expected in (("info", []), ("debug", ["debug"])):
+        with logging_to(level) as lines:
+            try:
+                raise ExecuteBatchError
+            except ExecuteBatchError:
+                logging.getLogger("grpc._cython.cygrpc").exception("ExecuteBatchError raised in core")
+        assert [line["level"] for line in lines()] == expected
+
+
 def test_auto_is_json_where_nobody_looks():
     assert logs.configure("info", "auto", io.StringIO()).format == "json"
 
