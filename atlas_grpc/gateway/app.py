@@ -73,7 +73,7 @@ class Gateway:
 def create_app(
     channel: grpc.aio.Channel,
     *,
-    metrics: Callable[[], tuple[bytes, str]],
+    metrics: Callable[[], tuple[bytes, str]] | None,
     services: Sequence[ServiceDescriptor] = (),
     max_body: int = MAX_BODY,
     allowed_hosts: Iterable[str] = (),
@@ -81,7 +81,7 @@ def create_app(
     """The HTTP side of a server that `channel` reaches, as an ASGI application (HTTP only, no lifespan).
 
     `services`: descriptors whose methods with a `google.api.http` rule are mirrored; JobService when left out.
-    `metrics`: called for /metrics; answers the body and its content type.
+    `metrics`: called for /metrics; answers the body and its content type. None: there is no /metrics.
     `max_body`: bytes; a larger request is refused with 413.
     `allowed_hosts`: names by which clients may call this server beside those of loopback, without port; `*` for any.
 

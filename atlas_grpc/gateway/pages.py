@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -37,12 +38,10 @@ _ADDRESSES = {
     "/readyz": "does it take work?",
     "/metrics": "metrics for Prometheus",
 }
-_LINKS = "".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in _ADDRESSES.items())
 _INDEX = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Atlas</title></head>'
-    f"<body><h1>Atlas</h1><ul>{_LINKS}</ul></body></html>\n"
-).encode()
-_INDEX_JSON = msgspec.json.encode({"service": "atlas", "addresses": _ADDRESSES})
+    "<body><h1>Atlas</h1><ul>{links}</ul></body></html>\n"
+)
 _INDEX_CSP = [(b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")]
 
 
@@ -53,7 +52,7 @@ class Pages:
         self,
         channel: grpc.aio.Channel,
         calls: Calls,
-        metrics: Callable[[], tuple[bytes, str]],
+        metrics: Callable[[], tuple[bytes, str]] | None,
         describe: Callable[[], bytes],
     ) -> None:
         self._check: Any = channel.unary_unary(
@@ -62,7 +61,6 @@ class Pages:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         self._calls = calls
-        self._metrics = metrics
         self._describe = describe
         self._document: bytes | None = None
         self._assets: dict[bytes, Asset] | None = None
@@ -70,10 +68,17 @@ class Pages:
             b"/": self._index,
             b"/healthz": self._alive,
             b"/readyz": self._ready,
-            b"/metrics": self._show_metrics,
             b"/favicon.ico": self._no_icon,
             b"/openapi.json": self._openapi,
         }
+        addresses = dict(_ADDRESSES)
+        if metrics is None:
+            del addresses["/metrics"]
+        else:
+            self._routes[b"/metrics"] = partial(_show_metrics, metrics)
+        links = "".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in addresses.items())
+        self._index_page = _INDEX.format(links=links).encode()
+        self._index_json = msgspec.json.encode({"service": "atlas", "addresses": addresses})
 
     def find(self, request: Request) -> Page | None:
         """What serves this path; None when it is not one of these. Raises a 405 `Failure`."""
@@ -86,9 +91,9 @@ class Pages:
 
     async def _index(self, request: Request) -> None:
         if b"text/html" in request.headers.get(b"accept", b""):
-            await request.reply(200, _INDEX, _HTML, _INDEX_CSP)
+            await request.reply(200, self._index_page, _HTML, _INDEX_CSP)
         else:
-            await request.reply(200, _INDEX_JSON)
+            await request.reply(200, self._index_json)
 
     async def _alive(self, request: Request) -> None:
         await request.reply(200, b"ok\n", _TEXT)
@@ -104,10 +109,6 @@ class Pages:
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    async def _show_metrics(self, request: Request) -> None:
-        body, kind = self._metrics()
-        await request.reply(200, body, kind.encode())
 
     async def _no_icon(self, request: Request) -> None:
         await request.start(204, [(b"cache-control", b"max-age=86400")])
@@ -131,3 +132,8 @@ class Pages:
         if self._assets is None:
             self._assets = docs.load()
         return self._assets
+
+
+async def _show_metrics(render: Callable[[], tuple[bytes, str]], request: Request) -> None:
+    body, kind = render()
+    await request.reply(200, body, kind.encode())

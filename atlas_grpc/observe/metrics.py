@@ -98,6 +98,7 @@ class Metrics:
     """
 
     def __init__(self, *, max_series: int = 100) -> None:
+        self.max_series = max_series
         self._rpcs: Family[tuple[str, ...], RpcMetrics] = Family(RpcMetrics, max_series, open_labels=(1, 2))
         self._submitted: Family[tuple[str, ...], Counter] = Family(Counter, max_series, open_labels=(0, 1))
         self._deduplicated: Family[str, Counter] = Family(Counter, max_series)

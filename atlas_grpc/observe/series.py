@@ -88,3 +88,17 @@ class Family(dict[K, V]):
         if isinstance(key, str):
             return OTHER
         return tuple(OTHER if place in self._open else value for place, value in enumerate(key))
+
+
+class Names(dict[str, None]):
+    """Label values that callers make up: the first `limit` that came, and "other" once there were more."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def bounded(self, name: str) -> str:
+        """The name, or "other" when it came too late."""
+        known = name if name in self or len(self) < self._limit else OTHER
+        self[known] = None
+        return known

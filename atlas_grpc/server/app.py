@@ -27,12 +27,15 @@ from ..observe.metrics import (
     WORKER_SLOTS_BUSY,
     Metrics,
 )
+from ..observe.series import Names
 from ..stores import open_store
-from . import probes, reflection
+from . import listening, probes, reflection
 from .admission import objection
 from .calls import Guard
 from .catalog import RegistryCatalog
+from .listening import AddressInUse
 from .service import SERVICE, JobService
+from .unknown import UnknownMethods
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -43,14 +46,9 @@ if TYPE_CHECKING:
 
 READINESS = "readiness"
 _HEALTH_NAMES = ("", SERVICE, READINESS)
-_HEALTH_PATIENCE = 1.0
 _CLOSE_GRACE = 5.0
 
 log = get_logger("atlas.server")
-
-
-class AddressInUse(OSError):
-    """The address cannot be listened on."""
 
 
 class AtlasServer:
@@ -107,7 +105,7 @@ class AtlasServer:
         )
         if self.settings.reflection:
             self._server.add_generic_rpc_handlers(tuple(reflection.handlers([SERVICE, probes.SERVICE])))
-        self._server.add_generic_rpc_handlers((self._probes.handlers(self.guard),))
+        self._server.add_generic_rpc_handlers((self._probes.handlers(self.guard), UnknownMethods()))
         self._add_gauges()
         self._spawn(self.guard.watch_deadlines())
         self._spawn(LoopLag(self.clock, self.metrics).run())
@@ -117,16 +115,14 @@ class AtlasServer:
         await self._server.start()
         if local is not None:
             await self._start_http(local)
-        await self._set_health(serving=True)
+        self._set_health(serving=True)
 
     def _bind(self, address: str) -> str:
+        listening.refuse_taken(address)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
-            port = 0
-        if port == 0 and not address.startswith("unix:"):
-            msg = f"cannot listen for gRPC on {address}: the address is in use or not of this machine"
-            raise AddressInUse(msg)
+            raise listening.refused(address) from None
         if address.startswith("unix:"):
             return address
         return f"{address.rpartition(':')[0]}:{port}"
@@ -143,14 +139,14 @@ class AtlasServer:
         host, _, port = self.settings.http_address.rpartition(":")
         app = create_app(
             self._channel,
-            metrics=self.metrics.render,
+            metrics=self.metrics.render if self.settings.metrics else None,
             max_body=self.settings.max_message_bytes,
             allowed_hosts=self.settings.http_allowed_hosts,
         )
         try:
             self.http = await serve_http(app, host.strip("[]"), int(port))
         except OSError as error:
-            raise AddressInUse(str(error)) from None
+            raise AddressInUse(error.strerror) from None
 
     def _start_worker(self) -> None:
         from ..worker import Runner
@@ -179,16 +175,17 @@ class AtlasServer:
         task.add_done_callback(_complain)
         self._tasks.append(task)
 
-    async def _set_health(self, *, serving: bool) -> None:
+    def _set_health(self, *, serving: bool) -> None:
         for name in _HEALTH_NAMES:
-            await self._probes.set(name, serving=serving)
+            self._probes.set(name, serving=serving)
 
     def _add_gauges(self) -> None:
         engine = self.engine
         gauge = self.metrics.gauge
         gauge(*JOBS, lambda: {state.name: engine.counts.states.get(state, 0) for state in State})
-        gauge(*QUEUE_DEPTH, lambda: _by_queue(engine, depth=True))
-        gauge(*QUEUE_OLDEST_AGE, lambda: _by_queue(engine, depth=False))
+        queues = Names(self.metrics.max_series)
+        gauge(*QUEUE_DEPTH, lambda: _by_queue(engine, queues, depth=True))
+        gauge(*QUEUE_OLDEST_AGE, lambda: _by_queue(engine, queues, depth=False))
         gauge(*WATCH_STREAMS, engine.hub.open_watches)
         gauge(*WORKER_SLOTS, lambda: sum(session.slots for session in engine.leases.sessions.values()))
         gauge(*WORKER_SLOTS_BUSY, lambda: sum(len(session.in_hand) for session in engine.leases.sessions.values()))
@@ -197,13 +194,11 @@ class AtlasServer:
         """Drains and stops: no new jobs; running handlers get `grace` seconds, what they do not finish goes back; then
         watches end with their last token, calls in flight finish, and everything closes."""
         self.guard.draining = True
-        try:
-            await asyncio.wait_for(self._set_health(serving=False), _HEALTH_PATIENCE)
-        except TimeoutError:
-            log.warning("a health watcher does not read")
+        self._set_health(serving=False)
         if self._runner is not None:
             await self._runner.drain(grace)
         self.engine.hub.drain()
+        self._probes.close()
         close = 0.0 if self._forced else min(grace, _CLOSE_GRACE)
         if self.http is not None:
             await self.http.stop(close)
@@ -259,12 +254,13 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _by_queue(engine: Engine, *, depth: bool) -> dict[str, float]:
+def _by_queue(engine: Engine, names: Names, *, depth: bool) -> dict[str, float]:
     now = engine.store.now()
-    found: dict[str, float] = {}
-    for count in engine.counts.queues:
+    counts = [(names.bounded(count.queue), count) for count in engine.counts.queues]
+    found = dict.fromkeys(names, 0.0)
+    for name, count in counts:
         age = (now - count.oldest) / SECOND
-        found[count.queue] = found.get(count.queue, 0) + count.depth if depth else max(found.get(count.queue, 0), age)
+        found[name] = found[name] + count.depth if depth else max(found[name], age)
     return found
 
 

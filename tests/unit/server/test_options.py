@@ -12,7 +12,8 @@ import pytest
 
 from atlas_grpc import pb
 from atlas_grpc.config import Settings
-from atlas_grpc.server.app import AddressInUse, channel_options
+from atlas_grpc.server.app import channel_options
+from atlas_grpc.server.listening import AddressInUse
 from atlas_grpc.testing import serving
 
 PING = bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + b"12345678"
