@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import OPTIONS
 from ..observe.logs import LogPipeline, configure, get_logger
 from ..observe.metrics import LOG_LINES_DROPPED
 from ..stores import UnknownStore
 from ..worker import Registry
 from ..worker.builtin import sleep
-from .app import AddressInUse, AtlasServer
+from .app import AtlasServer
+from .listening import AddressInUse
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     from ..config import Loaded, Settings
 
 OK, FAILED, USAGE = 0, 1, 2
+_LAST_PATIENCE = 1.0
+_YOUNG = 5_000
+"""Objects between two passes over the young ones. A call that is refused ends in a cycle of references (grpc.aio keeps
+the exception of `abort`, and its traceback the call), and until that is collected its stream counts as open: with ten
+times as many, a connection took no more calls after `max_streams` refused ones, for ever.
+"""
 
 log = get_logger("atlas.server")
 
@@ -79,14 +88,30 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) 
     force.cancel()
     await drain
     log.info("stopped")
+    await _leave(pipeline)
     return OK
+
+
+async def _leave(pipeline: LogPipeline) -> None:
+    """Ends the process, if need be: at their end asyncio and Python wait for handlers that swallow their cancellation
+    and for what they started in threads of the loop's executor, however long that takes.
+    """
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    executor = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
+    _, running = await asyncio.wait([*rest, executor], timeout=_LAST_PATIENCE)
+    if running:
+        log.warning("ends though something does not stop", tasks=len(running - {executor}), threads=executor in running)
+        pipeline.close()
+        os._exit(OK)
 
 
 def _tame_garbage_collector() -> None:
     """Stored jobs are untracked and in no cycles; full passes over the rest of a long-lived heap only cost latency."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(_YOUNG, 20, 50)
 
 
 def _announce(server: AtlasServer) -> None:
@@ -95,7 +120,7 @@ def _announce(server: AtlasServer) -> None:
         "serving",
         grpc=server.grpc_address,
         http=None if server.http is None else f"http://{_host(server.http.host)}:{server.http.port}",
-        store=settings.store.split("?")[0],
+        store=OPTIONS["store"].show(settings.store),
         types=len(server.engine.catalog.types()),
         name=server.name,
     )
@@ -111,7 +136,16 @@ def _announce(server: AtlasServer) -> None:
         http = f"http://{_host(server.http.host)}:{server.http.port}"
         lines += [f"  REST     {http}/v1/jobs", f"  API page {http}/docs"]
         paste.append(f"  curl -s {http}/v1/jobs -H 'Content-Type: application/json' -d {sleep}")
-    print("\n".join([*lines, "", "  Try, from another shell:", *(f"  {line}" for line in paste), ""]), flush=True)
+    _print("\n".join([*lines, "", "  Try, from another shell:", *(f"  {line}" for line in paste), ""]))
+
+
+def _print(text: str) -> None:
+    """A server does not end because nobody takes its banner; what handlers print must not fail from then on either."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        log.warning("stdout takes no output", error=error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command() -> str:

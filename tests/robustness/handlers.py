@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,19 @@ def suicidal(marker: str) -> int:
     if tries == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return tries
+
+
+@handler
+async def swallows() -> None:
+    """Does not care that it is cancelled."""
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
+
+
+@handler
+async def leaves_a_thread() -> None:
+    """Is cancelled at once, but what it began in the loop's executor goes on."""
+    await asyncio.to_thread(threading.Event().wait)

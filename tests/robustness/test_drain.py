@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import re
 import signal
 import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pytest
 
 from atlas_grpc import pb
-from tests.support.refusals import refusal_of
+from tests.support.refusals import refusal, refusal_of
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-SERVE = [sys.executable, "-m", "atlas_grpc.cli", "serve", "--http-address", "off", "--log-format", "json"]
+SERVE = [sys.executable, "-m", "atlas_grpc.cli", "serve", "--http-address", "off"]
+
+HANDLERS = str(Path(__file__).with_name("handlers.py"))
+ADDRESS = re.compile(rb'serving.*grpc(?:":"|=)([^" ]+)')
 
 
 class Process:
@@ -41,25 +46,29 @@ class Process:
 
 
 @asynccontextmanager
-async def atlas(*flags: str) -> AsyncIterator[Process]:
+async def atlas(
+    *flags: str, stdout: Any = asyncio.subprocess.DEVNULL, log_format: str = "json"
+) -> AsyncIterator[Process]:
     """Starts a server on a free port, and sees to it that it ends."""
     process = await asyncio.create_subprocess_exec(
         *SERVE,
         "--grpc-address",
         "127.0.0.1:0",
+        "--log-format",
+        log_format,
         *flags,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
     )
     lines: list[bytes] = []
     try:
         async with asyncio.timeout(30):
-            while not (lines and b'"serving"' in lines[-1]):
+            while not (lines and ADDRESS.search(lines[-1])):
                 line = await process.stderr.readline()
                 assert line, b"".join(lines)
                 lines.append(line)
 
-        address = json.loads(lines[-1])["grpc"]
+        address = ADDRESS.search(lines[-1])[1].decode()
         reading = asyncio.ensure_future(_drop(process.stderr))
         server = Process(process, address)
         try:
@@ -201,3 +210,35 @@ async def test_a_port_that_is_taken_is_said_clearly():
         await server.stub.ListJobs(pb.ListJobsRequest(), timeout=5)
         server.send(signal.SIGTERM)
         assert await server.ended() == 0
+
+
+@pytest.mark.parametrize("kind", ["swallows", "leaves_a_thread"])
+async def test_a_handler_that_does_not_stop_does_not_keep_the_process(kind: str) -> None:
+    async with atlas("--handlers", HANDLERS, "--drain-timeout", "0s", "--cancel-grace", "100ms") as server:
+        job = (await server.stub.SubmitJob(pb.SubmitJobRequest(type=kind), timeout=10)).job
+        stream = server.stub.WatchJob(pb.WatchJobRequest(id=job.id), timeout=60)
+        while (await stream.read()).job.state != pb.Job.RUNNING:
+            pass
+        server.send(signal.SIGTERM)
+        assert await server.ended(10) == 0
+        stream.cancel()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+async def test_a_stdout_that_takes_nothing_does_not_end_the_server() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        async with atlas(stdout=full, log_format="text") as server:
+            await server.stub.ListJobs(pb.ListJobsRequest(), timeout=5)
+            server.send(signal.SIGTERM)
+            assert await server.ended() == 0
+    finally:
+        os.close(full)
+
+
+async def test_a_connection_takes_calls_however_many_were_refused() -> None:
+    """A refused call that is not collected keeps its stream, and a connection has 1,000 of them."""
+    async with atlas() as server:
+        for _ in range(3_000):
+            refused = await refusal(server.stub.GetJob(pb.GetJobRequest(id="nobody"), timeout=5))
+            assert refused.reason == "JOB_NOT_FOUND"
