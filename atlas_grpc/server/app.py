@@ -206,6 +206,7 @@ class AtlasServer:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
+        await self.guard.close(close)
         await self._server.stop(close)
         await self.guard.settle()
         for task in self._tasks:

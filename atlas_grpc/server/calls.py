@@ -12,12 +12,13 @@ import asyncio
 import re
 import time
 import uuid
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc.aio import AbortError
+from grpc.aio import AbortError, InternalError
 
 from ..engine.batch import GroupCommit
 from ..errors import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from ..observe.metrics import Metrics, RpcMetrics
 
     Context = grpc.aio.ServicerContext[Any, Any]
-    Answer = bytes | AtlasError | Awaitable[bytes]
+    Answer = bytes | AtlasError | Callable[[], Awaitable[bytes]]
 
 Req = TypeVar("Req", bound=Message)
 Req_contra = TypeVar("Req_contra", bound=Message, contravariant=True)
@@ -55,6 +56,8 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _CHECK_EVERY = 0.25
 _GATHERED = 256
+_CALM = 0.05
+_MOST_WAITS = 20
 
 log = get_logger("atlas.rpc")
 
@@ -106,7 +109,8 @@ class Streaming(Protocol[Req_contra]):
 
 class Gathered(Protocol[Req_contra]):
     """A handler of unary calls that came in together; one answer each, in order. An answer that must be waited for is
-    awaited in its own call. What it raises, all of them get, so it must keep the faults of one request to itself.
+    a function, called and awaited in its own call. What it raises, all of them get, so it must keep the faults of one
+    request to itself.
     """
 
     async def __call__(self, calls: list[Call], requests: Sequence[Req_contra], /) -> list[Answer]: ...
@@ -125,6 +129,10 @@ class Guard:
         self._streams = 0
         self._idle = asyncio.Event()
         self.draining = False
+        """Whether calls that make new work are refused."""
+        self.closed = False
+        """Whether all calls are refused."""
+        self._refused = 0
 
     async def watch_deadlines(self) -> None:
         """Cancels unary calls that outlive the default deadline. Runs for ever; one timer for all of them."""
@@ -135,6 +143,21 @@ class Guard:
                 if call.task is not None and not call.timed_out:
                     call.timed_out = True
                     call.task.cancel()
+
+    async def close(self, patience: float) -> None:
+        """Refuses all calls from now on, and waits for those that were taken, for `patience` seconds at most; then a
+        little longer for a moment in which no new one comes: what gRPC has received but not handed out when its server
+        stops, it cancels without a word why.
+        """
+        self.closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.settle()
+        for _ in range(_MOST_WAITS if patience else 0):
+            before = self._refused
+            await asyncio.sleep(_CALM)
+            if self._refused == before:
+                break
 
     async def settle(self) -> None:
         """Waits until no handler runs; grpc's `stop` returns before the last of them has cleaned up."""
@@ -168,8 +191,7 @@ class Guard:
                     self._calls[key] = call
                 if self._unary > self._max_unary:
                     raise _overloaded()
-                if self.draining and not while_draining:
-                    raise _draining()
+                self._admit(while_draining=while_draining)
                 request = _parsed(parse, data)
                 if validate:
                     _check(request)
@@ -207,8 +229,7 @@ class Guard:
             for data, context in items:
                 try:
                     call = Call(context, 0.0)
-                    if self.draining and not while_draining:
-                        raise _draining()
+                    self._admit(while_draining=while_draining)
                     requests.append(_parsed(parse, data))
                     calls.append(call)
                     answers.append(b"")
@@ -231,7 +252,7 @@ class Guard:
                 answer = await gate.add((data, context))
                 if isinstance(answer, AtlasError):
                     raise answer
-                out = answer if isinstance(answer, bytes) else await answer
+                out = answer if isinstance(answer, bytes) else await answer()
             except BaseException as error:
                 await self._fail(error, name, context, rpc, began)
             else:
@@ -278,8 +299,7 @@ class Guard:
                 call = Call(context, 0.0)
                 if self._streams > self._max_streams:
                     raise _overloaded()
-                if self.draining and not while_draining:
-                    raise _draining()
+                self._admit(while_draining=while_draining)
                 request = _parsed(parse, data)
                 _check(request)
                 await handler(call, request, write)
@@ -293,6 +313,11 @@ class Guard:
 
         return grpc.unary_stream_rpc_method_handler(serve)
 
+    def _admit(self, *, while_draining: bool) -> None:
+        if self.closed or (self.draining and not while_draining):
+            self._refused += 1
+            raise ServerDraining("the server is about to stop", retry_after=1.0)
+
     def _left(self) -> None:
         if not self._unary and not self._streams:
             self._idle.set()
@@ -303,14 +328,31 @@ class Guard:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             rpc.handled(Code.CANCELLED, time.monotonic() - began)
             raise error
+        if isinstance(error, InternalError):
+            # A write failed: the client went away, and the cancellation of this task is not here yet.
+            rpc.handled(Code.CANCELLED, time.monotonic() - began)
+            raise asyncio.CancelledError from error
         if isinstance(error, AbortError | KeyboardInterrupt | SystemExit | GeneratorExit):
             raise error
         known = error if isinstance(error, AtlasError) else unexpected(error, name)
         rpc.handled(known.code, time.monotonic() - began)
         log.debug("call failed", method=name, code=known.code.name, reason=known.reason)
         status = to_status(known)
-        await context.abort(_CODES[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
+        try:
+            await context.abort(_CODES[known.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
+        except AbortError as aborted:
+            if task is not None:
+                task.add_done_callback(partial(_unlink, aborted, error))
+            raise
         raise AssertionError("abort returned")
+
+
+def _unlink(aborted: BaseException, error: BaseException, _task: object) -> None:
+    """Breaks a cycle: grpc.aio keeps the exception of `abort` in the call, and its traceback keeps the call. Until the
+    garbage collector comes by, the stream would count as open, and a connection with as many as it may have takes no
+    calls.
+    """
+    aborted.__traceback__ = aborted.__context__ = error.__traceback__ = None
 
 
 def _parsed(parse: Callable[[bytes], Req], data: bytes) -> Req:
@@ -344,7 +386,3 @@ def unexpected(error: BaseException, name: str) -> AtlasError:
 
 def _overloaded() -> Overloaded:
     return Overloaded("the server has as many calls of this kind as it serves at a time", retry_after=0.5)
-
-
-def _draining() -> ServerDraining:
-    return ServerDraining("the server is about to stop", retry_after=1.0)

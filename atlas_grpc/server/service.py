@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -140,7 +141,7 @@ class JobService:
             if job is None or job.spec.namespace != call.namespace:
                 answers.append(JobNotFound.of(request.id))
             elif request.HasField("wait") and not job.state.terminal:
-                answers.append(self._get_later(call, request))
+                answers.append(partial(self._get_later, call, request))
             else:
                 answers.append(self._encoded(job, progress, full=request.view != pb.JOB_VIEW_BASIC))
         return answers
