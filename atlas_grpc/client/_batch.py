@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import uuid
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,6 +58,7 @@ class Submitter:
         if self._draining is not None:
             self._draining.cancel()
             await asyncio.wait([self._draining])
+        self._abandon()
 
     async def _gathered(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
         answer: asyncio.Future[pb.SubmitJobResponse] = asyncio.get_running_loop().create_future()
@@ -82,10 +84,13 @@ class Submitter:
                         _settle(waiting, outcome)
         finally:
             # Whatever ended the loop, nobody is left waiting.
-            for waiting in (*batch, *self._queue):
-                _settle(waiting, errors.Cancelled("the client was closed"))
-            self._queue.clear()
+            self._abandon(batch)
             self._busy = False
+
+    def _abandon(self, batch: Iterable[_Waiting] = ()) -> None:
+        for waiting in (*batch, *self._queue):
+            _settle(waiting, errors.Cancelled("the client was closed"))
+        self._queue.clear()
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -116,13 +121,14 @@ async def submit_batch(transport: Transport, requests: Sequence[pb.SubmitJobRequ
 
 
 async def submit_all(transport: Transport, requests: Iterable[pb.SubmitJobRequest]) -> list[Outcome]:
-    """Submits any number of jobs, in as many calls as they need, one after the other.
+    """Submits any number of jobs, in as many calls as they need, one after the other. Each has a request id, because
+    calls are repeated.
 
     A call that does not reach the server ends the series: the rest has the same error.
     """
     outcomes: list[Outcome] = []
     failed: errors.AtlasError | None = None
-    for batch in _batches(requests):
+    for batch in _batches(map(_named, requests)):
         if failed is None:
             answers = await submit_batch(transport, batch)
             outcomes += answers
@@ -136,6 +142,16 @@ def _lost(answers: Sequence[Outcome]) -> errors.AtlasError | None:
     kinds = errors.Unavailable | errors.DeadlineExceeded | errors.Unauthenticated | errors.Cancelled
     first = answers[0]
     return first if isinstance(first, kinds) and all(isinstance(answer, kinds) for answer in answers) else None
+
+
+def _named(request: pb.SubmitJobRequest) -> pb.SubmitJobRequest:
+    """The request, or a copy with a request id: the caller may mean to submit the same object twice."""
+    if request.request_id or request.validate_only:
+        return request
+    named = pb.SubmitJobRequest()
+    named.CopyFrom(request)
+    named.request_id = str(uuid.uuid4())
+    return named
 
 
 def _batches(requests: Iterable[pb.SubmitJobRequest]) -> Iterable[list[pb.SubmitJobRequest]]:

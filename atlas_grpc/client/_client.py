@@ -77,7 +77,7 @@ class Client:
         """
         if tls and credentials is None:
             credentials = grpc.ssl_channel_credentials()
-        self._patience = patience or Patience(limit=seconds(reconnect_timeout), silence=seconds(heartbeat_timeout))
+        patience = patience or Patience(limit=seconds(reconnect_timeout), silence=seconds(heartbeat_timeout))
         self._transport = Transport(
             target,
             timeout=seconds(timeout),
@@ -85,7 +85,7 @@ class Client:
             credentials=credentials,
             channel=channel,
             wait_for_ready=wait_for_ready,
-            patience=self._patience,
+            patience=patience,
         )
         self._submitter = Submitter(self._transport)
         self._handle_type: Callable[[Any, pb.Job, pb.SubmitJobResponse | None], JobHandle] = JobHandle
@@ -216,9 +216,11 @@ class Client:
 
         Raises what `wait` raises; JobFailed and JobCancelled, which hold the job, when it did not succeed.
         """
-        known = job if isinstance(job, Job) and job.state.terminal else await self.wait(job, timeout=timeout)
-        if known.state is JobState.SUCCESS and not known.has_output:
+        known = job if isinstance(job, Job) else None
+        if known is not None and known.state is JobState.SUCCESS and not known.has_output:
             known = await self.get(known)
+        if known is None or not known.state.terminal:  # as it is too when it was retried since it was read
+            known = await self.wait(job, timeout=timeout)
         return succeeded(known).output
 
     async def cancel(self, job: str | Job, *, reason: str = "", if_version: int | None = None) -> JobHandle:
@@ -272,13 +274,13 @@ class Client:
         return Stream(self._told(cursor))
 
     async def _told(self, cursor: JobCursor) -> AsyncGenerator[JobEvent, None]:
-        async with aclosing(follow(cursor, self._patience)) as updates:
+        async with aclosing(follow(cursor, self._transport)) as updates:
             async for update in updates:
                 for event in job_events(update, cursor.before):
                     yield event
 
     async def _watch_all(self, cursor: JobsCursor) -> AsyncGenerator[JobsEvent, None]:
-        async with aclosing(follow(cursor, self._patience)) as updates:
+        async with aclosing(follow(cursor, self._transport)) as updates:
             async for update in updates:
                 if cursor.restarted:
                     cursor.restarted = False
@@ -289,7 +291,7 @@ class Client:
     async def _finish(self, cursor: JobCursor, time_left: Span | None = None) -> None:
         limit = asyncio.timeout(None if time_left is None else seconds(time_left))
         try:
-            async with limit, aclosing(follow(cursor, self._patience)) as updates:
+            async with limit, aclosing(follow(cursor, self._transport)) as updates:
                 async for _ in updates:
                     if cursor.finished:
                         return

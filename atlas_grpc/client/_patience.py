@@ -30,10 +30,11 @@ class Patience:
 class Tries:
     """The tries of one call or stream; they end after `limit` seconds of continuous failure."""
 
-    def __init__(self, patience: Patience, limit: float) -> None:
+    def __init__(self, patience: Patience, limit: float, *, since: float | None = None) -> None:
+        """The failure counts from its first error, or from `since`."""
         self._patience = patience
         self._limit = limit
-        self._failing_since: float | None = None
+        self._failing_since = since
         self._count = 0
 
     def heard(self, *, news: bool) -> None:

@@ -18,12 +18,11 @@ from grpc import aio
 from .. import errors, pb
 from ._job import state_of
 from ._patience import Tries
-from ._transport import from_rpc_error, is_cut, raise_if_closed
+from ._transport import from_rpc_error, is_answer, is_cut, raise_if_closed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from ._patience import Patience
     from ._transport import Transport
 
 LINGER = 5.0
@@ -55,8 +54,9 @@ class Cursor(Protocol[M_co]):
         ...
 
 
-async def follow(cursor: Cursor[M_co], patience: Patience) -> AsyncGenerator[M_co, None]:
+async def follow(cursor: Cursor[M_co], transport: Transport) -> AsyncGenerator[M_co, None]:
     """Everything new, across cuts, until the cursor is finished. Raises AtlasError when it cannot go on."""
+    patience = transport.patience
     tries = Tries(patience, patience.limit)
     error: errors.AtlasError
     while True:
@@ -66,6 +66,7 @@ async def follow(cursor: Cursor[M_co], patience: Patience) -> AsyncGenerator[M_c
             while True:
                 async with asyncio.timeout(patience.silence):
                     message = await anext(messages)
+                transport.reached = True
                 news = cursor.accept(message)
                 tries.heard(news=news is not None)
                 if news is not None:
@@ -77,6 +78,7 @@ async def follow(cursor: Cursor[M_co], patience: Patience) -> AsyncGenerator[M_c
             error = errors.Unavailable(f"nothing was heard for {patience.silence:g} s")
         except aio.AioRpcError as err:
             error = from_rpc_error(err)
+            transport.reached |= is_answer(err)
             if not cursor.recover(error) and not is_cut(err):
                 raise error from err
         except asyncio.CancelledError:
@@ -86,7 +88,7 @@ async def follow(cursor: Cursor[M_co], patience: Patience) -> AsyncGenerator[M_c
             _leave(call, finished=cursor.finished)
         if cursor.finished:
             return
-        await tries.pause(error)
+        await transport.pause(tries, error)
 
 
 _leaving: set[aio.UnaryStreamCall[Any, Any]] = set()

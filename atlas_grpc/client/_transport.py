@@ -98,14 +98,16 @@ class Transport:
         patience: Patience,
     ) -> None:
         self.timeout = timeout
-        self._patience = patience
+        self.patience = patience
+        self.reached = False
+        """Whether the server ever served us."""
+        self._pauses: set[asyncio.Task[float]] = set()
         self._target = target
         self._metadata = tuple(metadata.items())
         self._credentials = credentials
         self._channel = channel
         self._owned = channel is None
         self._wait_for_ready = wait_for_ready
-        self._reached = False
         self._stub: JobServiceAsyncStub | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -133,7 +135,8 @@ class Transport:
         gRPC repeats it as the service config says; a client that waits for its server goes on until the deadline. What
         is not `repeatable` is repeated only when the server says that it refused the call.
         """
-        tries = Tries(self._patience, self.timeout)
+        # A long poll that is cut late has its whole timeout again; any other call ends in time, however often repeated.
+        tries = Tries(self.patience, self.timeout, since=None if more else self.patience.clock.monotonic())
         left = self.timeout
         while True:
             try:
@@ -141,25 +144,40 @@ class Transport:
             except errors.Unavailable as err:
                 if not self._waits or not (repeatable or isinstance(err, errors.ServerDraining)):
                     raise
-                left = await tries.pause(err)
+                left = await self.pause(tries, err)
                 if left <= 0:
                     raise
+
+    async def pause(self, tries: Tries, error: errors.AtlasError) -> float:
+        """`tries.pause`, ended by `close`. Raises Cancelled then."""
+        if self._closed:
+            raise errors.Cancelled("the client was closed") from error
+        pausing = asyncio.ensure_future(tries.pause(error))
+        self._pauses.add(pausing)
+        try:
+            return await pausing
+        except asyncio.CancelledError:
+            raise_if_closed()
+            raise
+        finally:
+            self._pauses.discard(pausing)
 
     async def _once(self, method: aio.UnaryUnaryMultiCallable[Req, Res], request: Req, time_left: float) -> Res:
         try:
             answer = await method(request, timeout=time_left, metadata=self._metadata, wait_for_ready=self._waits)
         except aio.AioRpcError as err:
+            self.reached |= is_answer(err)
             raise from_rpc_error(err) from err
         except asyncio.CancelledError:
             raise_if_closed()
             raise
-        self._reached = True
+        self.reached = True
         return answer
 
     @property
     def _waits(self) -> bool:
         """Whether calls wait for a server that is away: a server that was there before is likely to come back."""
-        return self._reached if self._wait_for_ready is None else self._wait_for_ready
+        return self.reached if self._wait_for_ready is None else self._wait_for_ready
 
     def stream(self, method: aio.UnaryStreamMultiCallable[Req, Res], request: Req) -> aio.UnaryStreamCall[Req, Res]:
         """Opens a stream, without a deadline: silence is what ends it."""
@@ -169,6 +187,8 @@ class Transport:
         """Cancels what is under way and closes the channel, unless it was given from outside. May be repeated."""
         self._closed = True
         self._stub = None
+        for pausing in self._pauses:
+            pausing.cancel()
         if self._channel is not None and self._owned:
             await self._channel.close()
 
@@ -207,6 +227,11 @@ def is_cut(err: aio.AioRpcError) -> bool:
     if rich_status(err) is None:
         return err.code() in _CUTS
     return isinstance(from_rpc_error(err), errors.Unavailable | errors.WatchTooSlow | errors.Overloaded)
+
+
+def is_answer(err: aio.AioRpcError) -> bool:
+    """Whether a server that serves said so itself."""
+    return rich_status(err) is not None and err.code() is not grpc.StatusCode.UNAVAILABLE
 
 
 def raise_if_closed() -> None:

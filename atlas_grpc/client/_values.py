@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -13,8 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ..errors import InvalidArgument, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 MAX_DEPTH = 24
@@ -161,4 +160,6 @@ def _builtin(item: object, path: str) -> object:
 def _dump(item: object) -> object:
     if isinstance(item, SupportsModelDump):
         return item.model_dump(mode="json")
+    if isinstance(item, Mapping):  # one that is no dict, such as a read-only view
+        return dict(item)
     raise TypeError(type(item).__qualname__)

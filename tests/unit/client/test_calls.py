@@ -7,8 +7,9 @@ import random
 import pytest
 from grpc import StatusCode, aio
 
-from atlas_grpc import errors
+from atlas_grpc import errors, pb
 from atlas_grpc.client import Client, JobHandle, Patience, new_job
+from tests.unit.client.conftest import VirtualClock
 
 
 async def test_a_lone_submit_is_one_submit_job(script, client):
@@ -106,6 +107,26 @@ async def test_closing_the_client_ends_submits_that_gather(script, server):
     await client.close()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(result) for result in results} == {errors.Cancelled}
+    assert client._submitter._draining is None, "a task that finds the client closed fails unseen"
+
+
+@pytest.mark.parametrize("method", ["get", "wait"])
+async def test_closing_the_client_ends_the_pause_between_two_tries(script, server, method):
+    pausing = asyncio.Event()
+
+    class Endless(VirtualClock):
+        async def sleep(self, seconds):
+            pausing.set()
+            await asyncio.Event().wait()
+
+    script.fail["GetJob"] = script.fail["WatchJob"] = itertools.repeat(errors.ServerDraining("draining"))
+    client = Client(server.target, wait_for_ready=True, patience=Patience(limit=60, silence=5, clock=Endless()))
+    reading = asyncio.ensure_future(getattr(client, method)("job-1"))
+    async with asyncio.timeout(5):
+        await pausing.wait()
+        await client.close()
+        with pytest.raises(errors.Cancelled):
+            await reading
 
 
 async def test_a_gathering_submit_keeps_the_timeout(script, server):
@@ -124,6 +145,14 @@ async def test_submit_many_answers_in_order(script, client):
         number for number in range(1200) if number % 100 == 0
     ]
     assert script.jobs[outcomes[1101].id].request_id == requests[1101].request_id
+
+
+async def test_submit_many_gives_each_request_an_id(script, client):
+    request = pb.SubmitJobRequest(type="sleep")
+    one, other = await client.submit_many([request, request])
+    assert one.request_id
+    assert one.request_id != other.request_id
+    assert not request.request_id
 
 
 async def test_submit_many_stops_when_the_server_is_gone(script, server, client):
@@ -222,6 +251,36 @@ async def test_waiting_for_a_server_that_drains(script, server, clock):
         with pytest.raises((errors.ServerDraining, errors.DeadlineExceeded)):
             await client.submit("sleep")
         assert 4 <= clock.monotonic() - started <= 5
+
+
+@pytest.mark.parametrize("first", ["wait", "get"])
+async def test_a_server_that_answered_in_any_way_was_reached(script, server, clock, first):
+    """A stream or a refusal shows as well as an answer that the address is right."""
+    patience = Patience(limit=60, silence=5, clock=clock, rng=random.Random(1))
+    async with Client(server.target, timeout=5, patience=patience) as client:
+        job_id = script.add_job()
+        if first == "wait":
+            await client.wait(job_id)
+        else:
+            with pytest.raises(errors.JobNotFound):
+                await client.get("nothing")
+        script.fail["GetJob"] = iter([errors.ServerDraining("draining")] * 9)
+        assert (await client.get(job_id)).id == job_id
+
+
+async def test_a_repeated_call_ends_at_its_timeout(script, server, clock):
+    """However late the first failure came."""
+    patience = Patience(limit=60, silence=5, clock=clock, rng=random.Random(1))
+    script.gates["RetryJob"] = asyncio.Event()
+    script.fail["RetryJob"] = itertools.repeat(errors.ServerDraining("draining"))
+    async with Client(server.target, timeout=5, wait_for_ready=True, patience=patience) as client:
+        retrying = asyncio.ensure_future(client.retry("job-1"))
+        await script.called(1)
+        clock.slept.append(4)
+        script.gates["RetryJob"].set()
+        with pytest.raises(errors.ServerDraining):
+            await retrying
+    assert clock.monotonic() == pytest.approx(5)
 
 
 async def test_what_may_have_been_done_is_not_repeated(script, server, clock):

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from types import MappingProxyType
 
 import msgspec
 import pydantic
@@ -71,6 +72,7 @@ def test_integral_doubles_are_ints():
         (Packed(1.5), {"size": 1.5}),
         ({"p": Point(1), "m": Model(when=WHEN, colour=Colour.RED)}, None),
         ({"state": JobState.PENDING, "id": uuid.UUID(int=5), "nested": (1, {"a": {2}})}, None),
+        (MappingProxyType({"a": MappingProxyType({"b": 1})}), {"a": {"b": 1}}),
         ({}, {}),
     ],
 )

@@ -96,6 +96,17 @@ async def test_result_reads_what_a_short_view_left_out(script, client):
     assert [name for name, _ in script.calls] == ["GetJob", "GetJob"]
 
 
+async def test_result_of_a_job_that_was_retried_since_it_was_listed(script, client):
+    job_id = script.add_job()
+    (listed,) = [job async for job in client.list()]
+    listed.message.ClearField("output")
+    script.step(job_id, "RETRIED")
+    reading = asyncio.ensure_future(listed.result())
+    await script.called(3)
+    await script.advance(job_id, "SUCCEEDED")
+    assert await reading == 42
+
+
 async def test_closing_the_client_ends_a_wait_with_a_typed_error(script, server):
     job_id = script.add_job("SUBMITTED")
     client = Client(server.target)

@@ -182,6 +182,20 @@ async def test_a_finished_job_watched_from_its_end_ends_at_once(script, client):
     assert await versions_of(client.watch(job_id, resume_token="3/0")) == []
 
 
+async def test_a_cancelled_read_is_no_end_of_the_job(script, client):
+    job_id = script.add_job("SUBMITTED")
+    async with client.watch(job_id) as events:
+        await anext(events)
+        reading = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        with pytest.raises(errors.Cancelled):
+            await anext(events)
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
 async def test_leaving_a_watch_cancels_the_call(script, client):
     job_id = script.add_job("SUBMITTED")
     async with client.watch(job_id) as events:
