@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import uuid
 from itertools import islice
 from typing import IO, TYPE_CHECKING
@@ -85,7 +87,7 @@ def _request(line: bytes, template: pb.SubmitJobRequest) -> pb.SubmitJobRequest 
 async def _submit(client: Client, requests: Iterator[tuple[int, pb.SubmitJobRequest | AtlasError]], output: str) -> int:
     report = _Report(output)
     try:
-        while chunk := list(islice(requests, CHUNK)):
+        while chunk := _next_chunk(requests):
             good = [request for _, request in chunk if not isinstance(request, AtlasError)]
             answers = iter(await client.submit_many(good))
             for number, request in chunk:
@@ -97,6 +99,20 @@ async def _submit(client: Client, requests: Iterator[tuple[int, pb.SubmitJobRequ
     finally:
         report.close()
     return report.code
+
+
+def _next_chunk(
+    requests: Iterator[tuple[int, pb.SubmitJobRequest | AtlasError]],
+) -> list[tuple[int, pb.SubmitJobRequest | AtlasError]]:
+    """Reads on, for as long as somebody types: Ctrl-C ends it at once, while asyncio would only take note of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # by a Ctrl-C that came a moment earlier
+            raise asyncio.CancelledError
+        return list(islice(requests, CHUNK))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Report:

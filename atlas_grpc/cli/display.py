@@ -6,11 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
-import click
-
 from .. import pb
 from .exits import clean, say
-from .output import show_jsonl
+from .output import show_jsonl, show_value
 from .render import log_text, progress_text, state_of, transition_text
 
 if TYPE_CHECKING:
@@ -130,11 +128,11 @@ def _log_lines(update: pb.WatchJobResponse) -> list[str]:
 
 def show_result(job: pb.Job) -> None:
     """What the handler returned, on stdout: JSON, or its bytes as they are."""
-    from .render import dumps, value_of
+    from .render import value_of
 
     kind = job.WhichOneof("output")
     if kind == "result":
-        click.echo(dumps(value_of(job.result), indent=2 if sys.stdout.isatty() else None))
+        show_value(value_of(job.result), indent=2 if sys.stdout.isatty() else None)
     elif kind == "result_data":
         sys.stdout.flush()
         sys.stdout.buffer.write(job.result_data.data)

@@ -23,6 +23,8 @@ NO_OUTPUT = 5
 """The output could not be written, for instance to a full disk."""
 GRPC = 64
 """Plus the gRPC code."""
+SIGNALLED = 128
+"""Plus the number of the signal that ended the program."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 

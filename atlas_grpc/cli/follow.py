@@ -36,7 +36,7 @@ async def follow(client: Client, job_id: str, *, output: str, quiet: bool, wait:
         return _ended(job, output, quiet=quiet)
     if interrupted:
         exits.say(f"detached; the job goes on. Re-attach with: atlas watch {job_id}")
-        return exits.INTERRUPTED
+        return exits.SIGNALLED + interrupted
     exits.complain(f"the job has not ended yet; it goes on. Re-attach with: atlas watch {job_id}")
     return exits.WAITED_TOO_LONG
 
@@ -62,8 +62,10 @@ def _ended(job: pb.Job, output: str, *, quiet: bool) -> int:
     return FATES.get(job.state, exits.JOB_FAILED)
 
 
-async def until_interrupted(work: Coroutine[Any, Any, T], wait: float | None = None) -> tuple[T | None, bool]:
-    """What `work` returns, or None after `wait` seconds or Ctrl-C, which the second value tells; `work` is then cut."""
+async def until_interrupted(work: Coroutine[Any, Any, T], wait: float | None = None) -> tuple[T | None, int]:
+    """What `work` returns, or None after `wait` seconds or a signal, whose number is the second value; `work` is then
+    cut.
+    """
     task = asyncio.ensure_future(work)
     with _on_interrupt(task.cancel) as interrupted:
         await asyncio.wait({task}, timeout=wait)
@@ -72,24 +74,27 @@ async def until_interrupted(work: Coroutine[Any, Any, T], wait: float | None = N
             await asyncio.wait({task})
     if task.cancelled():
         return None, interrupted()
-    return task.result(), False
+    return task.result(), 0
 
 
 @contextmanager
-def _on_interrupt(act: Callable[[], object]) -> Iterator[Callable[[], bool]]:
-    """Calls `act` in the loop at the first Ctrl-C. Later ones do nothing, until the end of the program."""
+def _on_interrupt(act: Callable[[], object]) -> Iterator[Callable[[], int]]:
+    """Calls `act` in the loop at the first Ctrl-C or SIGTERM, which would leave a terminal without its cursor. Later
+    ones do nothing, until the end of the program.
+    """
     loop = asyncio.get_running_loop()
-    seen = False
+    seen = 0
 
-    def handle(*_: object) -> None:
+    def handle(number: int, _: object) -> None:
         nonlocal seen
         if not seen:
-            seen = True
+            seen = number
             loop.call_soon_threadsafe(act)
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = [(number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         yield lambda: seen
     finally:
         if not seen:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before:
+                signal.signal(number, handler)

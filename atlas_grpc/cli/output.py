@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,26 +60,38 @@ def _fitted(head: Row, rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+def show_value(value: Any, *, indent: int | None = None) -> None:
+    """A JSON value; what the encoding of stdout lacks is escaped as JSON does it, so that it stays JSON."""
+    from .render import dumps
+
+    text = dumps(value, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = dumps(value, indent=indent, ascii_only=True)
+    click.echo(text)
+
+
 def show_json(message: Message) -> None:
     """One message as an indented JSON document."""
-    from .render import as_json, dumps
+    from .render import as_json
 
-    click.echo(dumps(as_json(message), indent=2))
+    show_value(as_json(message), indent=2)
 
 
 def show_jsonl(message: Message) -> None:
     """One message as a line of JSON."""
-    from .render import as_json, dumps
+    from .render import as_json
 
-    click.echo(dumps(as_json(message)))
+    show_value(as_json(message))
 
 
 def show_all(messages: Sequence[Message], form: str) -> None:
     """Several messages, as a JSON array or as lines of JSON."""
-    from .render import as_json, dumps
+    from .render import as_json
 
     if form == "json":
-        click.echo(dumps([as_json(message) for message in messages], indent=2))
+        show_value([as_json(message) for message in messages], indent=2)
     else:
         for message in messages:
             show_jsonl(message)

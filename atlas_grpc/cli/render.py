@@ -69,10 +69,10 @@ def _plain(value: Any, *, free: bool = False) -> Any:
     return [_plain(item, free=free) for item in value] if isinstance(value, list) else value
 
 
-def dumps(value: Any, *, indent: int | None = None) -> str:
+def dumps(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
     """JSON text; on one line without `indent`."""
     separators = None if indent else (",", ":")
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    return json.dumps(value, ensure_ascii=ascii_only, indent=indent, separators=separators)
 
 
 def state_of(job: pb.Job) -> str:

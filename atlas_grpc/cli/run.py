@@ -62,7 +62,7 @@ async def _run(client: Client, order: Order, *, output: str, quiet: bool, wait: 
     if job is None:
         exits.complain("not known whether the job was submitted; to find out, repeat the command with")
         exits.say(f"  --request-id {order.options['request_id']}")
-        return exits.INTERRUPTED if interrupted else exits.WAITED_TOO_LONG
+        return exits.SIGNALLED + interrupted if interrupted else exits.WAITED_TOO_LONG
     if not quiet:
         exits.say(f"job {job.id}")
     left = None if wait is None else max(wait - (time.monotonic() - started), 0)
@@ -127,19 +127,19 @@ async def _watch_many(client: Client, chosen: FilterOptions, output: str) -> int
                 _show(event, output)
 
     _, interrupted = await until_interrupted(show())
-    return exits.INTERRUPTED if interrupted else exits.OK
+    return exits.SIGNALLED + interrupted if interrupted else exits.OK
 
 
 def _show(event: JobsEvent, output: str) -> None:
     from ..client import JobChanged, JobDeleted, Restarted
-    from .output import show_jsonl
-    from .render import dumps, job_line
+    from .output import show_jsonl, show_value
+    from .render import job_line
 
     if isinstance(event, JobChanged) and output == "jsonl":
         show_jsonl(event.job.message)
     elif isinstance(event, JobChanged):
         click.echo(job_line(event.job.message, time.time()))
     elif isinstance(event, JobDeleted):
-        click.echo(dumps({"deletedId": event.job_id}) if output == "jsonl" else f"{event.job_id} deleted")
+        show_value({"deletedId": event.job_id}) if output == "jsonl" else click.echo(f"{event.job_id} deleted")
     elif isinstance(event, Restarted):
         exits.say("the server could not continue where the stream was cut; all jobs follow again")

@@ -174,6 +174,30 @@ def test_nobody_there(atlas: Atlas) -> None:
         assert "atlas serve" in err
 
 
+def test_json_stays_json_where_the_encoding_lacks_characters(atlas: Atlas) -> None:
+    for args in (("run", "sleep", "--quiet"), ("run", "sleep", "--quiet", "-o", "json")):
+        atlas.script.updates = [SUBMITTED, STARTED, success({"name": "\N{SNOWMAN}\N{GRINNING FACE}"})]
+        process = atlas.start(*args, env={"PYTHONIOENCODING": "latin-1"})
+        out, _ = process.communicate(timeout=20)
+        found = json.loads(out)
+        assert found.get("result", found) == {"name": "\N{SNOWMAN}\N{GRINNING FACE}"}
+
+
+def test_sigterm_detaches_and_shows_the_cursor_again(atlas: Atlas) -> None:
+    atlas.script.updates, atlas.script.hold = [SUBMITTED, STARTED, told(logs=("at work",))], True
+    ours, theirs = pty.openpty()
+    process = atlas.start("run", "sleep", stderr=theirs)
+    os.close(theirs)
+    shown = ""
+    while "at work" not in shown:
+        shown += os.read(ours, 4096).decode()
+    process.terminate()
+    shown += read_all(ours)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    assert f"atlas watch {ID}" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h"), "the cursor is shown again"
+
+
 def interrupt(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +148,20 @@ def test_outcomes_are_told_in_order(atlas: Atlas) -> None:
     table = atlas("submit", "sleep", "--from", "-", "-o", "table", stdin=LINES).out.splitlines()
     assert [line.split()[0] for line in table] == ["LINE", "1", "3", "4", "5", "6"]
     assert table[-1].endswith("refused: INVALID_ARGUMENT")
+
+
+def test_one_ctrl_c_ends_the_reading_of_lines(atlas: Atlas) -> None:
+    process = atlas.start("submit", "sleep", "--from", "-", stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write('{"payload": {}}\n' * 1000)  # a whole chunk: once it is answered, the next is read
+    process.stdin.flush()
+    assert process.stdout
+    for _ in range(1000):
+        assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr
+    assert process.stderr.read() == "atlas: interrupted\n"
 
 
 def test_a_series_stops_when_the_server_is_gone(atlas: Atlas) -> None:
