@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,8 @@ from .render import log_text, progress_text, state_of, transition_text
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_IMMOVABLE = ("dumb", "unknown")
+"""Terminals that cannot draw a bar: with these, rich shows nothing at all until the end."""
 PAUSE = 1.0
 """Seconds between two plain progress lines, when only the numbers differ."""
 
@@ -36,7 +39,7 @@ def display_for(output: str, *, quiet: bool) -> Display:
         return JsonLines()
     if quiet:
         return Silent()
-    return Live() if sys.stderr.isatty() else Plain()
+    return Live() if sys.stderr.isatty() and os.environ.get("TERM") not in _IMMOVABLE else Plain()
 
 
 class Silent:

@@ -100,8 +100,11 @@ async def _health(connection: Connection, service: str, wait: float) -> tuple[st
     async with grpc.aio.insecure_channel(connection.server, options=options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:
+            # One try of a server that accepts connections and says nothing must not take longer than all of them may.
+            left = max(wait - (time.monotonic() - started), PAUSE) if wait else connection.timeout
+            limit = min(left, connection.timeout)
             try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=connection.timeout)
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=limit)
                 status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
                 found = status, status
             except grpc.aio.AioRpcError as err:

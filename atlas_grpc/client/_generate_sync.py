@@ -52,7 +52,8 @@ class SyncClient(Portaled):
 
     What `Client` says holds here too. Use it from any number of threads. The calls run on one background thread, which
     all sync clients of the process share and the last `close` ends. Ctrl-C cancels the call that the main thread waits
-    for. A client does not survive a fork.
+    for. A client does not survive a fork. Where `Client` is used at the same time, gRPC logs a BlockingIOError now and
+    then, which is harmless: it does so whenever two event loops use it.
     """
 '''
 

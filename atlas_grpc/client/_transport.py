@@ -30,6 +30,8 @@ NAMESPACE = "atlas-namespace"
 MAX_RECEIVE = 64 * 1024 * 1024
 """Bytes of the largest answer; a result as protobuf JSON can be several times the size of its text."""
 MAX_SEND = 4 * 1024 * 1024
+MAX_TIMEOUT = 10 * 365 * 86_400.0
+"""Seconds; gRPC takes a deadline that overflows its clock for one that has passed."""
 
 _REPEATABLE = (
     "SubmitJob",
@@ -97,7 +99,7 @@ class Transport:
         wait_for_ready: bool | None,
         patience: Patience,
     ) -> None:
-        self.timeout = timeout
+        self.timeout = min(timeout, MAX_TIMEOUT)
         self.patience = patience
         self.reached = False
         """Whether the server ever served us."""

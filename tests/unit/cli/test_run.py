@@ -183,6 +183,16 @@ def test_json_stays_json_where_the_encoding_lacks_characters(atlas: Atlas) -> No
         assert found.get("result", found) == {"name": "\N{SNOWMAN}\N{GRINNING FACE}"}
 
 
+def test_a_dumb_terminal_sees_lines(atlas: Atlas) -> None:
+    ours, theirs = pty.openpty()
+    process = atlas.start("run", "sleep", stderr=theirs, env={"TERM": "dumb"})
+    os.close(theirs)
+    shown = read_all(ours)
+    process.communicate(timeout=20)
+    assert "RUNNING   started" in shown
+    assert "\x1b" not in shown
+
+
 def test_sigterm_detaches_and_shows_the_cursor_again(atlas: Atlas) -> None:
     atlas.script.updates, atlas.script.hold = [SUBMITTED, STARTED, told(logs=("at work",))], True
     ours, theirs = pty.openpty()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +285,16 @@ def test_health_waits_for_a_server_to_become_ready(atlas: Atlas) -> None:
     atlas.ready(True)
     assert process.communicate(timeout=20)[0] == "SERVING\n"
     assert process.returncode == 0
+
+
+def test_health_waits_no_longer_for_a_server_that_says_nothing(atlas: Atlas) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        code, out, err = atlas("health", "--wait", "300ms", "--server", address)
+    assert (code, out) == (1, "UNKNOWN\n")
+    assert address in err
+    assert time.monotonic() - started < 10
 
 
 def test_an_error_that_came_from_the_client_library_reads_the_same(atlas: Atlas) -> None:

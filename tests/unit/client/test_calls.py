@@ -191,6 +191,12 @@ async def test_a_call_ends_at_the_timeout(script, server):
             await client.get("job-1")
 
 
+async def test_a_timeout_beyond_all_clocks_is_a_long_one(script, server):
+    async with Client(server.target, timeout=1e12) as client:
+        job_id = script.add_job()
+        assert (await client.get(job_id)).id == job_id
+
+
 async def test_get_waits_longer_by_what_it_waits(script, server):
     script.gates["GetJob"] = asyncio.Event()
     async with Client(server.target, timeout=0.1) as client:
