@@ -69,8 +69,12 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The default grows to two minutes, long after a restarted server is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.keepalive_time_ms", 60_000),
+    # A connection that is open and dead is noticed before a call of the default timeout ends. Our server takes a ping
+    # every 10 s.
+    ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # Without it a ping of keepalive, too, has a minute to be answered.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.primary_user_agent", f"atlas-python/{__version__}"),
 )
 

@@ -6,11 +6,12 @@ import itertools
 import random
 
 import pytest
-from grpc import StatusCode
+from grpc import StatusCode, aio
 
 from atlas_grpc import errors, pb
 from atlas_grpc._gen.atlas.v1.job_pb2 import Job
 from atlas_grpc.client import (
+    CHANNEL_OPTIONS,
     Client,
     JobChanged,
     JobDeleted,
@@ -80,6 +81,25 @@ async def test_connections_reset_while_watching(script, proxy, clock):
                 proxy.reset()
                 await script.advance(job_id, "SUCCEEDED" if event.version == 11 else "STARTED")
     assert seen == list(range(1, 13))
+
+
+async def test_a_connection_that_is_open_and_dead_is_left(script, proxy, clock):
+    """With the options of the client's channel, a twentieth of the time for each."""
+    options = [
+        (name, value // 20 if name.startswith(("grpc.keepalive_t", "grpc.http2.ping_timeout")) else value)
+        for name, value in CHANNEL_OPTIONS
+    ]
+    job_id = script.add_job("SUBMITTED")
+    async with aio.insecure_channel(proxy.target, options=options) as channel:
+        patience = Patience(limit=60, silence=3600, clock=clock)
+        async with Client(channel=channel, patience=patience) as client, client.watch(job_id) as events:
+            assert (await anext(events)).version == 1
+            proxy.stall()
+            await script.advance(job_id, "STARTED")
+            await script.advance(job_id, "SUCCEEDED")
+            async with asyncio.timeout(20):
+                assert await versions_of(events) == [2, 3]
+    assert [name for name, _ in script.calls] == ["WatchJob", "WatchJob"]
 
 
 async def test_server_restarts_on_the_same_port(script, server):
