@@ -173,6 +173,9 @@ class Transport:
             answer = await method(request, timeout=time_left, metadata=self._metadata, wait_for_ready=self._waits)
         except aio.AioRpcError as err:
             self.reached |= is_answer(err)
+            if err.code() is grpc.StatusCode.CANCELLED and rich_status(err) is None and not self._closed:
+                # Nobody here did: so end the calls that a stopping server has received but not looked at.
+                raise errors.Unavailable("the call was cut") from err
             raise from_rpc_error(err) from err
         except asyncio.CancelledError:
             raise_if_closed()

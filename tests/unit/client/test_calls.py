@@ -339,3 +339,24 @@ async def test_another_loop_is_refused(script, client):
 
     with pytest.raises(RuntimeError):
         await asyncio.to_thread(elsewhere)
+
+
+async def test_a_call_that_a_stopping_server_cut_is_repeated(script, client):
+    job_id = script.add_job()
+    await client.get(job_id)
+    script.fail["GetJob"] = iter([StatusCode.CANCELLED, StatusCode.CANCELLED])
+    assert (await client.get(job_id)).id == job_id
+    assert [name for name, _ in script.calls] == ["GetJob"] * 4
+    script.fail["SubmitJob"] = iter([StatusCode.CANCELLED])
+    await client.submit("sleep")
+    sent = [request.request_id for name, request in script.calls if name == "SubmitJob"]
+    assert len(sent) == 2
+    assert len(set(sent)) == 1
+
+
+async def test_a_cut_call_that_may_have_done_its_work_is_not_repeated(script, client):
+    job_id = script.add_job()
+    await client.get(job_id)
+    script.fail["RetryJob"] = iter([StatusCode.CANCELLED])
+    with pytest.raises(errors.Unavailable):
+        await client.retry(job_id)
