@@ -143,28 +143,19 @@ class Engine:
 
     async def submit_many(self, subs: Sequence[Submission | AtlasError]) -> list[Submitted | AtlasError]:
         """Stores several jobs, each on its own; submissions that are errors already stay what they are."""
-        answers: list[Submitted | AtlasError] = []
-        places: list[int] = []
-        new: list[Job] = []
         now = self.store.now()
-        for sub in subs:
-            if isinstance(sub, AtlasError):
-                answers.append(sub)
-                continue
-            try:
-                job = lifecycle.submitted(self._spec(sub, self.core.new_id(now), now))
-            except AtlasError as error:
-                answers.append(error)
-            else:
-                places.append(len(answers))
-                new.append(job)
-                answers.append(Submitted(job))
-        stored = await self.store.insert(new) if new else []
-        for place, job, found in zip(places, new, stored, strict=True):
-            if found is not job:
-                answers[place] = self._answer(job, found)
+        jobs = [sub if isinstance(sub, AtlasError) else self._new(sub, now) for sub in subs]
+        new = [job for job in jobs if not isinstance(job, AtlasError)]
+        stored = iter(await self.store.insert(new) if new else ())
+        answers = [job if isinstance(job, AtlasError) else self._answer(job, next(stored)) for job in jobs]
         self._note_submitted([answer for answer in answers if isinstance(answer, Submitted)])
         return answers
+
+    def _new(self, sub: Submission, now: int) -> Job | AtlasError:
+        try:
+            return lifecycle.submitted(self._spec(sub, self.core.new_id(now), now))
+        except AtlasError as error:
+            return error
 
     def _spec(self, sub: Submission, job_id: str, now: int) -> JobSpec:
         return build(sub, job_id, now, announced(sub, self.catalog), self.settings.retention)
@@ -175,7 +166,7 @@ class Engine:
             return StoreFull(
                 "the store holds as many jobs as it may; try again when some have finished", retry_after=1.0
             )
-        if stored.spec.id == new.spec.id:
+        if stored is new or stored.spec.id == new.spec.id:
             return Submitted(stored)
         if stored.spec.fingerprint != new.spec.fingerprint:
             return reused(stored, new.spec)

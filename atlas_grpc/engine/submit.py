@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -91,8 +92,11 @@ def fingerprint(sub: Submission) -> bytes:
 
 def effective_policy(base: RetryPolicy, override: RetryOverride | None) -> RetryPolicy:
     """The type's policy with what the submitter set."""
-    if override is None:
-        return base
+    return base if override is None else _overridden(base, override)
+
+
+@lru_cache(maxsize=1_024)
+def _overridden(base: RetryPolicy, override: RetryOverride) -> RetryPolicy:
     chosen = {name: value for name in override.__struct_fields__ if (value := getattr(override, name)) is not None}
     return msgspec.structs.replace(base, **chosen)
 

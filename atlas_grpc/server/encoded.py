@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
 
     from ..engine.engine import Submitted
-    from ..model import Job
+    from ..model import Job, RetryPolicy
 
 _MAX_PARTS = 1_024
 _MAX_READS = 2_048
@@ -65,7 +65,8 @@ _FIELD = {name: _tag(pb.Job.DESCRIPTOR, name) for name in (
 """What new jobs of a kind differ in, by name: the tags of these fields."""
 _ID, _REQUEST_ID, _, _CREATED, _UPDATED, _START, _NEXT_START, _START_DEADLINE, _DEADLINE = _FIELD.values()
 
-_parts: dict[tuple[object, ...], bytes] = {}
+_parts: dict[tuple[object, ...], tuple[RetryPolicy, bytes]] = {}
+"""Parts by what they depend on, the policy by its identity; it is kept so that no other one takes its place."""
 
 
 def submitted(answer: Submitted) -> bytes:
@@ -119,24 +120,23 @@ def _constant(job: Job) -> bytes:
         spec.type,
         spec.queue,
         spec.priority,
-        spec.retry,
+        id(spec.retry),
         spec.attempt_timeout,
         spec.total_timeout,
         spec.start_timeout,
         spec.retention,
         job.ready,
     )
-    part = _parts.get(key)
-    if part is None:
+    known = _parts.get(key)
+    if known is None:
         message = pb.Job()
         fill_job(message, job)
         for name in _FIELD:
             message.ClearField(name)  # type: ignore[arg-type]
-        part = message.SerializeToString()
         if len(_parts) >= _MAX_PARTS:
             _parts.clear()
-        _parts[key] = part
-    return part
+        known = _parts[key] = spec.retry, message.SerializeToString()
+    return known[1]
 
 
 class ReadCache:

@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE = 0, 1, 2
 _LAST_PATIENCE = 1.0
-_YOUNG = 5_000
-"""Objects between two passes over the young ones. A call that is refused ends in a cycle of references (grpc.aio keeps
-the exception of `abort`, and its traceback the call), and until that is collected its stream counts as open: with ten
-times as many, a connection took no more calls after `max_streams` refused ones, for ever.
-"""
-
 log = get_logger("atlas.server")
 
 
@@ -111,7 +105,7 @@ def _tame_garbage_collector() -> None:
     """Stored jobs are untracked and in no cycles; full passes over the rest of a long-lived heap only cost latency."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, 20, 50)
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _announce(server: AtlasServer) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 from .._gen.buf.validate import validate_pb2
@@ -22,28 +24,37 @@ if TYPE_CHECKING:
     Check = Callable[[Any], bool]
 
 _UNBOUNDED = 1 << 40
-_NEVER_SET = 0
-"""No field has this number, so a message that demands it is never simply valid."""
+_NAME = 100
+"""What is no longer than this is a name of something, and comes again."""
 
 
 class _Rules:
-    """The fields of a message type that are evaluated here (None: free of rules), and those that must be set."""
+    """The fields of a message type that are evaluated here, and whether those are set that must be."""
 
     __slots__ = ("checks", "required")
 
     def __init__(self, descriptor: Any) -> None:
-        self.checks: dict[int, Check | None] = {}
-        self.required: set[int] = set()
-        if _is_ruled_as_a_whole(descriptor):
-            self.required.add(_NEVER_SET)
+        self.checks: dict[FieldDescriptor, Check] = {}
+        self.required: list[Check] = []
         for field in descriptor.fields:
             rules = rules_of(field)
             if _is_demanded(rules):
-                self.required.add(field.number)
+                has_field = methodcaller("HasField", field.name)
+                self.required.append(has_field if field.has_presence else attrgetter(field.name))
             if rules is None and (field.message_type is None or _is_free(field.message_type, set())):
-                self.checks[field.number] = None
+                self.checks[field] = _pass
             elif (check := _check_of(field, rules)) is not None:
-                self.checks[field.number] = check
+                self.checks[field] = check
+        if _is_ruled_as_a_whole(descriptor):
+            self.checks.clear()
+
+
+def _pass(_: object) -> bool:
+    return True
+
+
+def _refuse(_: object) -> bool:
+    return False
 
 
 _known: dict[type[Message], _Rules] = {}
@@ -55,18 +66,14 @@ def is_simply_valid(message: Message) -> bool:
     simple = _known.get(kind)
     if simple is None:
         simple = _known[kind] = _Rules(message.DESCRIPTOR)
-    checks = simple.checks
-    missing = len(simple.required)
+    find = simple.checks.get
     for field, value in message.ListFields():
-        number = field.number
-        if number not in checks:
+        if not find(field, _refuse)(value):
             return False
-        check = checks[number]
-        if check is not None:
-            if not check(value):
-                return False
-            missing -= number in simple.required
-    return missing == 0
+    for is_set in simple.required:  # noqa: SIM110 - a generator takes half a microsecond more
+        if not is_set(message):
+            return False
+    return True
 
 
 def rules_of(field: FieldDescriptor) -> Any | None:
@@ -103,8 +110,14 @@ def _text(rules: Any, names: set[str], _field: object) -> Check | None:
     if not names <= {"min_len", "max_len", "pattern"}:
         return None
     shortest, longest = rules.min_len, rules.max_len if "max_len" in names else _UNBOUNDED
-    matches = re.compile(rules.pattern).fullmatch if "pattern" in names else None
-    return lambda text: shortest <= len(text) <= longest and (matches is None or matches(text) is not None)
+    if "pattern" not in names:
+        return lambda text: shortest <= len(text) <= longest
+    matches = re.compile(rules.pattern).fullmatch
+
+    def check(text: str) -> bool:
+        return shortest <= len(text) <= longest and matches(text) is not None
+
+    return lru_cache(maxsize=256)(check) if longest <= _NAME else check
 
 
 def _integer(rules: Any, names: set[str], _field: object) -> Check | None:
