@@ -6,6 +6,7 @@ The main thread executes handlers, one thread listens to the parent, one sends w
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import queue
 import signal
@@ -13,6 +14,8 @@ import socket
 import sys
 import threading
 import time
+import traceback
+from functools import partial
 
 from ..model import Failed
 from .context import JobContext
@@ -39,6 +42,7 @@ class ChildWorker:
         self._current: tuple[JobContext, Output] | None = None
         self._signatures: dict[Origin, Signature] = {}
         self._max_result = max_result
+        self._pid = os.getpid()
 
     def run(self) -> None:
         """Serves until the parent is gone; never returns."""
@@ -47,6 +51,8 @@ class ChildWorker:
         while True:
             start, context, output = self._starts.get()
             ended = self._execute(start, context)
+            if os.getpid() != self._pid:  # a copy that the handler forked came back from it, too
+                os._exit(1)
             with self._sending:
                 output.close()
                 self._send_output(output)
@@ -135,9 +141,24 @@ def die_with(lifeline: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
+def outlive_signals() -> None:
+    """Leaves it to the parent to end this process: a service manager sends SIGTERM to every process of a service at
+    once, and the parent wants to drain. What the handler starts or forks has the usual signals."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.signal(number, lambda *_: None)
+        os.register_at_fork(after_in_child=partial(signal.signal, number, before))
+
+
 def main(descriptor: int, lifeline: int, max_result: int) -> None:
-    """Serves the parent at the other end of the socket."""
+    """Serves the parent at the other end of the socket; never returns."""
     sys.argv[1:] = []
     os.set_inheritable(descriptor, False)
     die_with(lifeline)
-    ChildWorker(socket.socket(fileno=descriptor), max_result).run()
+    outlive_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a process that is killed flushes nothing
+    try:
+        ChildWorker(socket.socket(fileno=descriptor), max_result).run()
+    except BaseException:  # such as a signal handler of a job, after that job
+        traceback.print_exc()
+    end_group()  # leaving would wait for threads that handlers left behind

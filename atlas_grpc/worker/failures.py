@@ -20,16 +20,21 @@ _WORD_END = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 def outcome_of(exc: BaseException) -> Failed | Released:
     """What becomes of an attempt whose handler raised this. Never raises, whatever the exception does when asked."""
+    try:
+        return _outcome_of(exc)
+    except BaseException:  # its attributes, and even its __class__, may be properties that raise anything
+        return Failed(Failure(Code.UNKNOWN, "HANDLER_ERROR", "the handler raised what cannot be described"))
+
+
+def _outcome_of(exc: BaseException) -> Failed | Released:
     match exc:
         case GiveBack():
             return Released(_pause(exc.delay))
         case RetryIn():
-            failure = Failure(Code.UNAVAILABLE, _reason(exc, "RETRY_REQUESTED"), clean(str(exc.message), MAX_MESSAGE))
+            failure = Failure(Code.UNAVAILABLE, _reason(exc, "RETRY_REQUESTED"), _text(exc.message))
             return Failed(failure, retry_in=_pause(exc.delay))
         case FailNow():
-            failure = Failure(
-                Code.FAILED_PRECONDITION, _reason(exc, "HANDLER_FAILED"), clean(str(exc.message), MAX_MESSAGE)
-            )
+            failure = Failure(Code.FAILED_PRECONDITION, _reason(exc, "HANDLER_FAILED"), _text(exc.message))
             return Failed(failure, retryable=False)
         case ResultRefused():
             return refused(Code.INTERNAL, exc.reason, exc.message)
@@ -37,7 +42,9 @@ def outcome_of(exc: BaseException) -> Failed | Released:
             first = exc.violations[0]
             return refused(Code.INVALID_ARGUMENT, "INVALID_PAYLOAD", f"{first.field}: {first.description}")
         case _:
-            return Failed(Failure(Code.UNKNOWN, _reason(exc, None), clean(_describe(exc), MAX_MESSAGE)))
+            name, text = type(exc).__name__, _text(exc)
+            message = clean(f"{name}: {text}", MAX_MESSAGE) if text else name
+            return Failed(Failure(Code.UNKNOWN, _reason(exc, None), message))
 
 
 def refused(code: Code, reason: str, message: str) -> Failed:
@@ -52,7 +59,7 @@ def died(how: str) -> Failed:
 
 def worth_logging(exc: BaseException) -> bool:
     """True for what its author did not ask for: the log gets its traceback."""
-    return not isinstance(exc, RetryIn | FailNow | GiveBack | PayloadRefused)
+    return not issubclass(type(exc), RetryIn | FailNow | GiveBack | PayloadRefused)
 
 
 class HandlerRaised(Exception):
@@ -81,7 +88,7 @@ def _reason(exc: BaseException, default: str | None) -> str:
     except BaseException:  # a property may raise anything
         own = None
     if isinstance(own, str) and REASON.fullmatch(own):
-        return str(own)
+        return str.__str__(own)
     return default or _reason_of_class(type(exc).__name__)
 
 
@@ -90,10 +97,9 @@ def _reason_of_class(name: str) -> str:
     return words if REASON.fullmatch(words) else "HANDLER_ERROR"
 
 
-def _describe(exc: BaseException) -> str:
-    name = type(exc).__name__
+def _text(what: object) -> str:
     try:
-        text = str(exc)
+        text = str.__str__(str(what))  # plain, should it be of a subclass with methods of its own
     except BaseException:  # a broken __str__ may raise anything
-        return f"{name}: its text could not be made"
-    return f"{name}: {text}" if text else name
+        return "its text could not be made"
+    return clean(text, MAX_MESSAGE)

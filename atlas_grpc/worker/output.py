@@ -48,7 +48,8 @@ class Output:
         self._announce()
 
     def log(self, severity: Severity, message: str) -> None:
-        """Adds a line, or counts it as dropped when the buffer is full."""
+        """Adds a line, or counts it as dropped when the buffer is full. Raises ValueError for what is no severity."""
+        severity = Severity(severity)
         text = clean(message, MAX_LINE)
         size = len(text.encode())
         with self._lock:

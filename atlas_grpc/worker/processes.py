@@ -91,7 +91,11 @@ class Child:
             theirs.close()
             os.close(tied)
         self._loop.add_reader(self._sock, self._read)
-        Thread(target=self._wait, name=f"atlas-child-{self.pid}", daemon=True).start()
+        try:
+            Thread(target=self._wait, name=f"atlas-child-{self.pid}", daemon=True).start()
+        except RuntimeError:  # the system has no more
+            self._clean_up()
+            raise
 
     @property
     def pid(self) -> int:
@@ -159,7 +163,8 @@ class Child:
 
     def _wait(self) -> None:
         if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            with suppress(ChildProcessError):  # a handler in a thread waited for any child and took this one
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         else:
             self._process.wait()
         with suppress(RuntimeError):  # the loop is closed
@@ -168,13 +173,16 @@ class Child:
     def _exit(self) -> None:
         while self._read():
             pass
+        self._clean_up()
+        self.exited.set_result(None)
+        self._gone(self)
+
+    def _clean_up(self) -> None:
         self.kill()
         self._process.wait()
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._close_ends()
-        self.exited.set_result(None)
-        self._gone(self)
 
     def _close_ends(self) -> None:
         self._sock.close()
@@ -206,7 +214,7 @@ class Processes:
         message = Start(*handler.origin, execution.assignment, left)
         try:
             child = self._idle.pop() if self._idle else self._spawn()
-        except OSError as exc:
+        except (OSError, RuntimeError) as exc:
             log.error("no process can be started: %s", type(exc).__name__)
             self._ended(execution, Released(SECOND))
             return

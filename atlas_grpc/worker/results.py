@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,12 +23,14 @@ RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 NOTHING = Succeeded(Content(b"null"))
 """The outcome of a handler that returned None: most do, and this one needs no check."""
 DEFAULT_MAX_BYTES = 1024 * 1024
+_MEDIA_TYPE = re.compile(r"[ -~]{0,127}", re.ASCII)
+_ANYTHING = TypeAdapter(Any)
 
 
 def encode(value: Any, adapter: TypeAdapter[Any] | None) -> Content:
     """The content of a result; `adapter` is that of its declared type. Raises `ResultRefused`."""
     if isinstance(value, Content):
-        return value
+        return _checked(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return Content(bytes(value), "application/octet-stream")
     try:
@@ -39,6 +42,21 @@ def encode(value: Any, adapter: TypeAdapter[Any] | None) -> Content:
         raise ResultRefused(RESULT_INVALID, f"a {type(value).__name__} that cannot be turned into JSON") from exc
     _refuse_unreal_numbers(value, data, adapter)
     return Content(data)
+
+
+def _checked(content: Content) -> Content:
+    """A content that the handler made itself, whose types nobody checked."""
+    kind = content.content_type
+    if not isinstance(content.data, bytes) or not (kind is None or isinstance(kind, str)):
+        raise ResultRefused(RESULT_INVALID, "a Content must be of bytes, with a media type or None")
+    if kind is None:
+        try:  # `admit` takes it for granted
+            msgspec.json.decode(content.data)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise ResultRefused(RESULT_INVALID, "a Content without media type that is no JSON") from exc
+    elif not _MEDIA_TYPE.fullmatch(kind):
+        raise ResultRefused(RESULT_INVALID, "a Content whose media type is none")
+    return content
 
 
 def admitted(content: Content, admit: Admit | None, max_bytes: int) -> Succeeded:
@@ -55,7 +73,7 @@ def _refuse_unreal_numbers(value: Any, data: bytes, adapter: TypeAdapter[Any] | 
     """JSON has no NaN and no infinity. Pydantic writes the names, or null, by the configuration of each model."""
     if b"null" not in data and b"NaN" not in data and b"Infinity" not in data:
         return
-    plain = (adapter or TypeAdapter(Any)).dump_python(value, warnings=False)
+    plain = (adapter or _ANYTHING).dump_python(value, warnings=False)
     if _has_unreal(plain):
         raise ResultRefused(RESULT_INVALID, "the result holds a number that is not finite")
 

@@ -14,7 +14,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from .execution import perform
+from ..model import SECOND, Released
+from .execution import log, perform
 
 if TYPE_CHECKING:
     from ..model import Outcome
@@ -40,8 +41,13 @@ class Threads:
         if self._free:
             self._free -= 1
         else:
+            try:
+                Thread(target=self._serve, name=f"atlas-handler-{self._threads + 1}", daemon=True).start()
+            except RuntimeError:  # the system has no more
+                log.error("no thread can be started")
+                self._ended(execution, Released(SECOND))
+                return
             self._threads += 1
-            Thread(target=self._serve, name=f"atlas-handler-{self._threads}", daemon=True).start()
         self._work.put((execution, contextvars.copy_context()))
 
     def stop(self, execution: Execution, *, kill: bool) -> None:  # noqa: ARG002 - a thread cannot be killed

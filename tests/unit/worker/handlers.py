@@ -98,6 +98,32 @@ def talkative(lines: int, *, ctx: JobContext) -> None:
 
 
 @handler(executor="process")
+def forks(*, ctx: JobContext) -> str:
+    """Comes back twice: the copy once it got SIGUSR1."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    copy = os.fork()
+    if copy == 0:
+        signal.sigwait([signal.SIGUSR1])
+        return "the copy"
+    ctx.info(str(copy))
+    return "the original"
+
+
+@handler(executor="process")
+def leaves_traps() -> int:
+    """Leaves a thread that never ends, and a signal handler that raises."""
+    threading.Thread(target=threading.Event().wait).start()
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    return os.getpid()
+
+
+@handler(executor="process")
+def prints() -> None:
+    print("printed")  # noqa: T201 - is what it tests
+    time.sleep(600)
+
+
+@handler(executor="process")
 def signals(how: str, *, ctx: JobContext) -> object:
     match how:
         case "give_back":

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from atlas_grpc.model import Content, Failed, Released, Stopped, Succeeded, TimedOut
 from atlas_grpc.worker import Registry, Runner
 from tests.unit.worker import handlers
@@ -120,6 +122,86 @@ async def test_an_idle_child_that_dies_costs_nothing():
         os.kill(pid, signal.SIGKILL)
         await source.until(lambda: pid not in runner._children.pids)
         assert value(await source.outcome(source.add("about")))["pid"] != pid
+
+
+async def test_a_copy_that_a_handler_forks_has_no_say():
+    async with running(handlers.forks, handlers.obedient, processes=1) as (source, _):
+        job = source.add("forks")
+        assert value(await source.outcome(job)) == "the original"
+        (line,) = source.logs(job)
+        other = source.add("obedient")
+        await source.said(other, "begun")
+        os.kill(int(line.message), signal.SIGUSR1)
+        await gone(int(line.message))
+        assert other not in source.outcomes
+        source.stop(other)
+        assert await source.outcome(other) == Stopped()
+
+
+async def test_a_signal_to_every_process_of_the_service_ends_no_attempt():
+    async with running(handlers.obedient, handlers.parent_of, processes=2) as (source, runner):
+        job, other = source.add("obedient"), source.add("parent_of")
+        await source.said(job, "begun")
+        _, program = await pids_said(source, other)
+        for pid in runner._children.pids:
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        os.kill(program, signal.SIGTERM)  # what a handler starts is not shielded
+        assert isinstance(await source.outcome(other), Succeeded)
+        assert job not in source.outcomes
+        source.stop(job)
+        assert await source.outcome(job) == Stopped()
+
+
+async def test_a_child_that_breaks_between_jobs_ends_in_spite_of_threads_left_behind():
+    async with running(handlers.leaves_traps, handlers.add, processes=1) as (source, runner):
+        pid = value(await source.outcome(source.add("leaves_traps")))
+        os.kill(pid, signal.SIGUSR1)
+        await source.until(lambda: pid not in runner._children.pids)
+        assert value(await source.outcome(source.add("add", {"a": 1}))) == 2
+
+
+async def test_a_child_whose_end_somebody_else_collected_is_missed(monkeypatch):
+    def gone_already(*_args):
+        raise ChildProcessError
+
+    async with running(handlers.die, processes=1) as (source, runner):
+        wait = os.waitid
+        monkeypatch.setattr(os, "waitid", lambda *args: (wait(*args), os.waitpid(args[1], 0), gone_already()))
+        failed = await source.outcome(source.add("die", {"how": "SIGKILL"}))
+        assert failed.failure.reason == "PROCESS_DIED"
+        assert runner.busy == 0
+
+
+async def test_a_child_that_cannot_be_waited_for_is_not_left(monkeypatch, caplog):
+    monkeypatch.setattr("atlas_grpc.worker.processes.Thread", NoThread)
+    async with running(handlers.add) as (source, runner):
+        assert await source.outcome(source.add("add", {"a": 1})) == Released(1_000_000)
+        assert runner._children.pids == []
+    assert "no process can be started" in caplog.text
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+class NoThread:
+    """What `threading.Thread` is when the system has no more of them."""
+
+    def __init__(self, **_options):
+        pass
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+
+def test_what_a_child_prints_is_seen_though_it_is_killed():
+    program = PROGRAM.replace("holds_gil", "prints")
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        assert parent.stderr.readline() == "printed\n"
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stderr.close()
 
 
 async def test_an_obedient_child_stops_and_is_kept():

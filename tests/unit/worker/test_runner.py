@@ -325,6 +325,20 @@ def lambda_of(gate):
     return wait
 
 
+async def test_a_job_for_which_there_is_no_thread_goes_back(monkeypatch, caplog):
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    async with running(treble, double) as (source, runner):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refused)
+            jobs = [source.add("treble", {"n": 1}) for _ in range(3)]
+            assert [await source.outcome(job) for job in jobs] == [Released(1_000_000)] * 3
+        assert "no thread can be started" in caplog.text
+        assert runner.busy == 0
+        assert isinstance(await source.outcome(source.add("treble", {"n": 1})), Succeeded)
+
+
 async def test_slots_bound_coroutines():
     gate = Gate()
 

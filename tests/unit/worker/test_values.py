@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from atlas_grpc.errors import Code, FailNow, GiveBack, RetryIn
 from atlas_grpc.model import Content, Failed, Released, Severity
 from atlas_grpc.worker.context import JobContext
-from atlas_grpc.worker.failures import frames, outcome_of
+from atlas_grpc.worker.failures import frames, outcome_of, worth_logging
 from atlas_grpc.worker.output import MAX_BYTES, MAX_LINE, MAX_LINES, Output
 from atlas_grpc.worker.problems import ResultRefused
 from atlas_grpc.worker.results import admitted, encode
@@ -84,6 +84,24 @@ def test_bytes_and_contents_pass_as_they_are():
 def test_what_is_no_json_is_no_result(value, hint):
     with pytest.raises(ResultRefused) as refused:
         encode(value, None if hint is None else TypeAdapter(hint))
+    assert refused.value.reason == "RESULT_INVALID"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Content("text"),
+        Content(b"no json"),
+        Content(b"\xff"),
+        Content(b"x", 5),
+        Content(b"x", "\ud800"),
+        Content(b"x", "line\nbreak"),
+        Content(b"x", "y" * 128),
+    ],
+)
+def test_a_content_that_cannot_be_sent_is_no_result(content):
+    with pytest.raises(ResultRefused) as refused:
+        encode(content, None)
     assert refused.value.reason == "RESULT_INVALID"
 
 
@@ -165,6 +183,57 @@ def test_signals_become_what_they_ask_for():
     assert (never.retryable, never.failure.reason, never.failure.message) == (False, "HANDLER_FAILED", "no")
 
 
+class Trap(str):
+    """A string that works only where nobody looks at it."""
+
+    def __getitem__(self, index):
+        raise RuntimeError
+
+    def __format__(self, spec):
+        raise RuntimeError
+
+    def __str__(self):
+        return self
+
+
+class TrapText(Exception):
+    reason = Trap("A_TRAP")
+
+    def __str__(self):
+        return Trap("text")
+
+
+class NoClass(Exception):
+    @property
+    def __class__(self):
+        raise RuntimeError
+
+
+class NoMessage(FailNow):
+    message = property(lambda self: 1 / 0, lambda self, value: None)
+
+
+def no_delay():
+    signal = GiveBack()
+    signal.delay = NAN
+    return signal
+
+
+@pytest.mark.parametrize("make", [NoClass, lambda: NoMessage("x"), no_delay])
+def test_an_exception_that_cannot_be_looked_at_is_a_failure(make):
+    exc = make()
+    assert outcome_of(exc).failure.reason == "HANDLER_ERROR"
+    assert isinstance(worth_logging(exc), bool)
+
+
+def test_text_of_an_exception_becomes_a_plain_string():
+    failure = outcome_of(TrapText()).failure
+    assert (failure.reason, failure.message) == ("A_TRAP", "TrapText: text")
+    assert (type(failure.reason), type(failure.message)) == (str, str)
+    failed = outcome_of(FailNow(Unprintable()))
+    assert (failed.retryable, failed.failure.message) == (False, "its text could not be made")
+
+
 def test_frames_do_not_hold_the_text_of_the_exception():
     try:
         raise ValueError("s3cret value of a job")
@@ -225,6 +294,15 @@ def test_log_lines_are_cut_and_bounded():
     assert [one.message for one in logs[:-1]] == [str(n) for n in range(MAX_LINES)]
     assert logs[-1].severity is Severity.WARNING
     assert logs[-1].message.startswith("5 log lines were dropped")
+
+
+@pytest.mark.parametrize("severity", ["ERROR", 0, 30, None])
+def test_what_is_no_severity_is_refused(severity):
+    output = Notified().output
+    with pytest.raises(ValueError, match="Severity"):
+        output.log(severity, "line")
+    output.log(2, "line")
+    assert [line.severity for line in output.take()[1]] == [Severity.INFO]
 
 
 def test_the_log_buffer_is_bounded_in_bytes():
