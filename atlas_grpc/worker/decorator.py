@@ -60,7 +60,7 @@ def handler(
     *,
     name: str | None = None,
     queue: str = "default",
-    retry: RetryOptions | RetryPolicy | None = None,
+    retry: RetryOptions | None = None,
     attempt_timeout: float | timedelta | None = None,
     total_timeout: float | timedelta | None = None,
     concurrency: int = 0,
@@ -85,6 +85,9 @@ def handler(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def _mark(fn: F, options: dict[str, Any]) -> F:
+    unknown = set(options) - _OPTIONS
+    if unknown:
+        raise InvalidHandler(getattr(fn, "__qualname__", repr(fn)), f"there is no option {', '.join(sorted(unknown))}")
     setattr(fn, MARK, checked_options(fn, **options))
     return fn
 
@@ -94,7 +97,7 @@ def checked_options(
     *,
     name: str | None = None,
     queue: str = "default",
-    retry: RetryOptions | RetryPolicy | None = None,
+    retry: RetryOptions | None = None,
     attempt_timeout: float | timedelta | None = None,
     total_timeout: float | timedelta | None = None,
     concurrency: int = 0,
@@ -105,21 +108,21 @@ def checked_options(
         raise InvalidHandler(repr(fn), "only a function can be a handler")
     check = _Check(fn.__qualname__)
     check.that(not inspect.isgeneratorfunction(fn) and not inspect.isasyncgenfunction(fn), "must not be a generator")
-    type_name = fn.__name__ if name is None else name
-    check.that(bool(_NAME.fullmatch(type_name)), f"job type {type_name!r} must match {_NAME.pattern}")
-    check.that(bool(_QUEUE.fullmatch(queue)), f"queue {queue!r} must match {_QUEUE.pattern}")
     check.that(_is_whole(concurrency) and 0 <= concurrency < 2**31, "concurrency must be a whole number, 0 or more")
     doc = inspect.getdoc(fn) or ""
     return Options(
-        name=type_name,
+        name=check.name("job type", fn.__name__ if name is None else name, _NAME),
         description=" ".join(doc.split("\n\n", 1)[0].split()),
-        queue=queue,
+        queue=check.name("queue", queue, _QUEUE),
         retry=check.retry(retry),
         attempt_timeout=check.timeout("attempt_timeout", attempt_timeout, 30 * DAY),
         total_timeout=check.timeout("total_timeout", total_timeout, 366 * DAY),
         concurrency=concurrency,
         executor=check.executor(fn, executor),
     )
+
+
+_OPTIONS = set(inspect.signature(checked_options).parameters) - {"fn"}
 
 
 def _is_number(value: object) -> bool:
@@ -157,18 +160,21 @@ class _Check:
         self.that(_is_number(value) and low <= value <= high, f"{what} must be a number from {low:g} to {high:g}")
         return value
 
-    def retry(self, given: RetryOptions | RetryPolicy | None) -> RetryPolicy:
-        if isinstance(given, RetryPolicy):
-            return given
+    def name(self, what: str, value: object, pattern: re.Pattern[str]) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise InvalidHandler(self._owner, f"{what} {value!r} must match {pattern.pattern}")
+        return value
+
+    def retry(self, given: RetryOptions | None) -> RetryPolicy:
         default = RetryPolicy()
-        options = RetryOptions(**given) if given else RetryOptions()
+        self.that(given is None or isinstance(given, dict), "retry must be a dict of options")
+        options = given or RetryOptions()
         unknown = set(options) - set(RetryOptions.__annotations__)
-        self.that(not unknown, f"retry has no option {', '.join(sorted(unknown))}")
+        self.that(not unknown, f"retry has no option {', '.join(map(str, unknown))}")
         attempts = self.number("retry max_attempts", options.get("max_attempts", default.max_attempts), 1, 100)
         self.that(_is_whole(attempts), "retry max_attempts must be a whole number")
-        reasons = tuple(options.get("non_retryable", default.non_retryable))
-        legal = len(reasons) <= 64 and all(REASON.fullmatch(reason) for reason in reasons)
-        self.that(legal, f"retry non_retryable must be at most 64 reasons that match {REASON.pattern}")
+        reasons = options.get("non_retryable", default.non_retryable)
+        self.that(len(reasons) <= 64, "retry non_retryable must be at most 64 reasons")
         return RetryPolicy(
             max_attempts=int(attempts),
             initial_backoff=self.micros(
@@ -179,7 +185,7 @@ class _Check:
                 "retry max_backoff", options.get("max_backoff", default.max_backoff / SECOND), 7 * DAY
             ),
             jitter=float(self.number("retry jitter", options.get("jitter", default.jitter), 0, 1)),
-            non_retryable=reasons,
+            non_retryable=tuple(self.name("retry non_retryable reason", one, REASON) for one in reasons),
         )
 
     def executor(self, fn: Callable[..., Any], asked: str | None) -> Executor:

@@ -7,15 +7,17 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .problems import InvalidHandler, LoadFailed
+from .problems import InvalidHandler, LoadFailed, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+_HERE = Path(__file__).parent
 _FILE_MODULE = "atlas_handlers_"
 
 
@@ -93,11 +95,10 @@ def _load_file(path: str) -> ModuleType:
 def _explain(exc: BaseException) -> str:
     if isinstance(exc, FileNotFoundError) and exc.__traceback__ is not None and exc.filename is not None:
         return f"{exc.filename}: no such file"
-    where = exc.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    text = f"{type(exc).__name__}: {exc}"
-    if isinstance(exc, SyntaxError) or where is None:
+    text = str(exc) if isinstance(exc, RegistryError) else f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, SyntaxError):
         return text
-    file = where.tb_frame.f_code.co_filename
-    return text if file.startswith("<") or file == __file__ else f"{text} ({file}, line {where.tb_lineno})"
+    # Where the author can look: neither in the import system nor in this package, which may have raised it.
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(exc.__traceback__)]
+    theirs = [place for place in places if not place[0].startswith("<") and Path(place[0]).parent != _HERE]
+    return f"{text} ({theirs[-1][0]}, line {theirs[-1][1]})" if theirs else text

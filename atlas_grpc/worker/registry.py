@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from ..errors import Violation
-    from ..model import Content, RetryPolicy
+    from ..model import Content
 
 
 class Handler:
@@ -65,7 +65,7 @@ class Registry:
         *,
         name: str | None = None,
         queue: str = "default",
-        retry: RetryOptions | RetryPolicy | None = None,
+        retry: RetryOptions | None = None,
         attempt_timeout: float | timedelta | None = None,
         total_timeout: float | timedelta | None = None,
         concurrency: int = 0,

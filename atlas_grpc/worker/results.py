@@ -46,12 +46,13 @@ def encode(value: Any, adapter: TypeAdapter[Any] | None) -> Content:
 
 def _checked(content: Content) -> Content:
     """A content that the handler made itself, whose types nobody checked."""
-    kind = content.content_type
-    if not isinstance(content.data, bytes) or not (kind is None or isinstance(kind, str)):
+    data: object = content.data
+    kind: object = content.content_type
+    if not isinstance(data, bytes) or not (kind is None or isinstance(kind, str)):
         raise ResultRefused(RESULT_INVALID, "a Content must be of bytes, with a media type or None")
     if kind is None:
         try:  # `admit` takes it for granted
-            msgspec.json.decode(content.data)
+            msgspec.json.decode(data)
         except (msgspec.DecodeError, RecursionError) as exc:
             raise ResultRefused(RESULT_INVALID, "a Content without media type that is no JSON") from exc
     elif not _MEDIA_TYPE.fullmatch(kind):

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -105,7 +105,8 @@ class Signature:
 
     def _hints(self) -> dict[str, Any]:
         # A module may import JobContext for type checkers only.
-        names = {"JobContext": JobContext, "Content": Content, **self._fn.__globals__}
+        # A decorator may come from another module than what it wraps, and it is the latter's names that count.
+        names = {"JobContext": JobContext, "Content": Content, **inspect.unwrap(self._fn).__globals__}
         try:
             return get_type_hints(self._fn, globalns=names, include_extras=True)
         except Exception as exc:
@@ -168,6 +169,8 @@ def _is_context(parameter: inspect.Parameter, hints: dict[str, Any]) -> bool:
 
 
 def _is_model(hint: Any) -> bool:
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
     origin = get_origin(hint) or hint
     if is_typeddict(origin) or dataclasses.is_dataclass(origin):
         return True

@@ -110,6 +110,13 @@ def test_what_is_not_marked_is_no_handler(what):
         {"retry": {"initial_backoff": -1}},
         {"retry": {"attempts": 3}},
         {"retry": {"non_retryable": ["lower"]}},
+        {"retry": {"non_retryable": [5]}},
+        {"retry": {5: 3}},
+        {"retry": 3},
+        {"retry": RetryPolicy(max_attempts=0)},
+        {"name": 5},
+        {"queue": 5},
+        {"nmae": "typo"},
         {"executor": "task"},
         {"executor": "fiber"},
         {"executor": "process"},
@@ -205,6 +212,27 @@ def test_a_file_that_cannot_be_loaded_names_file_and_cause(tmp_path, monkeypatch
         Registry().load(file)
     assert file in str(failed.value)
     assert cause in str(failed.value)
+
+
+def test_a_wrong_option_in_a_file_is_told_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = write(tmp_path, "wrong.py", HEAD + "@handler(queue='a b')\ndef mine() -> None: ...\n")
+    with pytest.raises(LoadFailed, match=rf"handler mine: queue 'a b' .*\({file}, line {HEAD.count(chr(10)) + 1}\)"):
+        Registry().load(file)
+
+
+def test_a_decorator_of_another_module_hides_no_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(
+        tmp_path,
+        "wrappers.py",
+        "import functools\ndef told(fn):\n    @functools.wraps(fn)\n    def wrapper(**named):\n"
+        "        return ['told', fn(**named)]\n    return wrapper\n",
+    )
+    text = "from __future__ import annotations\nfrom uuid import UUID\nfrom wrappers import told\n"
+    file = write(tmp_path, "wrapped.py", text + HEAD + "@handler\n@told\ndef mine(n: UUID) -> list: return n.version\n")
+    (added,) = Registry().load(file)
+    assert added.signature.call(Content(b'{"n":"12345678-1234-4678-9234-567812345678"}'), None) == ["told", 4]
 
 
 def test_what_is_not_there_cannot_be_loaded(tmp_path):

@@ -65,6 +65,10 @@ def typed_dict(args: Size):
     return args
 
 
+def annotated(args: Annotated[Point, Field(description="Where.")]):
+    return args
+
+
 def plain_dict(args: dict[str, int]):
     return args
 
@@ -97,6 +101,7 @@ def found(fn, content):
     ("fn", "payload", "returned"),
     [
         (with_dataclass, {"x": 1}, Point(1, 0)),
+        (annotated, {"x": 1}, Point(1, 0)),
         (typed_dict, {"width": 2}, {"width": 2}),
         (plain_dict, {"a": 1}, {"a": 1}),
         (nothing, {}, "called"),

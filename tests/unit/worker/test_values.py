@@ -186,6 +186,8 @@ def test_signals_become_what_they_ask_for():
 class Trap(str):
     """A string that works only where nobody looks at it."""
 
+    __slots__ = ()
+
     def __getitem__(self, index):
         raise RuntimeError
 
