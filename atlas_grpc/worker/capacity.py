@@ -36,21 +36,24 @@ class Capacity:
         """What to lease with so many free slots: an ask for each type that has room, and the limit in all.
 
         Where types share a lane beside others, its room is split among them, so that they do not come to more than it
-        holds. With less room than types each asks for one; what is too much then goes back.
+        holds. With less room than types each asks for one, and the limit in all is that room: slower, but what is too
+        much would have to go back, and each time its job would show an attempt that was none.
         """
         self._turn += 1
         open_lanes = [(lane, lane.capacity - lane.busy) for lane in self._lanes if lane.busy < lane.capacity]
         asks: list[Ask] = []
-        limit = 0
+        limit, most = 0, free
         for lane, room in open_lanes:
             kinds = [kind for kind in lane.kinds if kind.busy < kind.limit]
             crowded = len(open_lanes) > 1 and room < free
+            if crowded and len(kinds) > room:
+                most = min(most, room)
             before = len(asks)
             for place, kind in enumerate(kinds):
                 share = _share(room, len(kinds), (place + self._turn) % len(kinds)) if crowded else room
                 asks.append(Ask(kind.name, min(share, kind.limit - kind.busy)))
             limit += min(room, sum(ask.slots for ask in asks[before:]))
-        return asks, min(free, limit)
+        return asks, min(most, limit)
 
 
 def _share(room: int, sharers: int, place: int) -> int:

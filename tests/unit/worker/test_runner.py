@@ -356,13 +356,39 @@ async def test_slots_bound_coroutines():
     assert gate.most == 4
 
 
+async def test_types_that_share_too_few_slots_lease_nothing_in_vain():
+    gate = Gate()
+    registry = Registry()
+    for name in "abc":
+        registry.handler(name=name)(lambda_of(gate))
+    registry.add(double)
+    async with running(registry, slots=10, threads=2) as (source, _):
+        jobs = [source.add(name) for name in "aabbcc"]
+        others = [source.add("double", {"n": 1}) for _ in range(20)]
+        for job in others:
+            await source.outcome(job)
+        await source.until(lambda: gate.running == 2)
+        assert len(set(jobs) & set(source.held)) == 2
+        gate.open.set()
+        for job in jobs:
+            assert isinstance(await source.outcome(job), Succeeded)
+    assert gate.most == 2
+
+
+class Generous(MemorySource):
+    """Gives more than it was asked for."""
+
+    async def lease(self, asks, limit):
+        return await super().lease(asks, limit + 1)
+
+
 async def test_what_is_more_than_there_is_room_for_goes_back():
     gate = Gate()
     registry = Registry()
     for name in "ab":
         registry.handler(name=name)(lambda_of(gate))
     registry.add(double)
-    async with running(registry, slots=10, threads=1) as (source, runner):
+    async with running(registry, source=Generous(), slots=10, threads=1) as (source, runner):
         jobs = [source.add("a"), source.add("b")]
         await source.until(lambda: len(source.outcomes) == gate.running == 1)
         assert Released() in source.outcomes.values()
