@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .output import Output
 
 
+_making = threading.Lock()
+
+
 class JobContext:
     """The job at hand, and the way to talk about it. The same in coroutines, threads and processes; thread-safe.
 
@@ -28,7 +31,8 @@ class JobContext:
     __slots__ = (
         "_clock",
         "_output",
-        "_stop",
+        "_stopped",
+        "_waker",
         "attempt",
         "deadline",
         "fence",
@@ -65,7 +69,9 @@ class JobContext:
         """The W3C trace context of whoever submitted the job, or empty."""
         self._output = output
         self._clock = clock
-        self._stop = threading.Event()
+        self._stopped = False
+        self._waker: threading.Event | None = None
+        """Made when somebody waits: most handlers never do, and an event costs more than the rest of a context."""
 
     def time_left(self) -> float | None:
         """Seconds until `deadline`, not below 0; None means without limit."""
@@ -103,16 +109,18 @@ class JobContext:
     @property
     def cancelled(self) -> bool:
         """True once the handler should stop, for whatever reason."""
-        return self._stop.is_set()
+        return self._stopped
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Blocks for up to `timeout` seconds; True as soon as the handler should stop. For threads and processes:
         a pause that ends early on cancellation. A coroutine awaits `sleep` instead."""
-        return self._stop.wait(timeout)
+        with _making:
+            waker = self._waker = self._waker or threading.Event()
+        return self._stopped or waker.wait(timeout)
 
     def raise_if_cancelled(self) -> None:
         """Raises `errors.Cancelled` once the handler should stop."""
-        if self._stop.is_set():
+        if self._stopped:
             raise Cancelled("the job was asked to stop")
 
     async def sleep(self, seconds: float) -> None:
@@ -135,4 +143,6 @@ class JobContext:
 
     def request_stop(self) -> None:
         """Turns `cancelled` true; called by the worker."""
-        self._stop.set()
+        self._stopped = True  # before the look at the waker, which is made before the look at this
+        if self._waker is not None:
+            self._waker.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +22,7 @@ from atlas_grpc.worker.output import MAX_BYTES, MAX_LINE, MAX_LINES, Output
 from atlas_grpc.worker.problems import ResultRefused
 from atlas_grpc.worker.results import admitted, encode
 from atlas_grpc.worker.text import clean
+from tests.unit.worker.memory_source import BOUND, MemorySource
 
 
 class Summary(BaseModel):
@@ -323,12 +325,25 @@ def test_a_closed_output_tells_nobody():
     assert told.calls == 0
 
 
-def test_sleep_is_for_coroutines():
-    from tests.unit.worker.memory_source import MemorySource
-
+def context():
     source = MemorySource()
     source.add("x")
-    context = JobContext(source.waiting[0], Notified().output)
+    return JobContext(source.waiting[0], Notified().output)
+
+
+def test_all_who_wait_for_a_stop_are_woken():
+    ctx = context()
+    assert not ctx.wait_cancelled(0)
+    with ThreadPoolExecutor(4) as pool:
+        waits = [pool.submit(ctx.wait_cancelled, BOUND) for _ in range(4)]
+        ctx.request_stop()
+        assert all(wait.result() for wait in waits)
+    assert ctx.cancelled
+    assert ctx.wait_cancelled(BOUND)
+
+
+def test_sleep_is_for_coroutines():
+    ctx = context()
     with pytest.raises(RuntimeError, match="wait_cancelled"):
-        context.sleep(1).send(None)
-    assert context.time_left() is None
+        ctx.sleep(1).send(None)
+    assert ctx.time_left() is None
