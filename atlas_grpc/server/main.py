@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE = 0, 1, 2
 _LAST_PATIENCE = 1.0
+"""Seconds that what handlers left has to end, when all else has ended."""
+
 log = get_logger("atlas.server")
 
 
@@ -87,16 +90,17 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) 
 
 
 async def _leave(pipeline: LogPipeline) -> None:
-    """Ends the process, if need be: at their end asyncio and Python wait for handlers that swallow their cancellation
-    and for what they started in threads of the loop's executor, however long that takes.
+    """Ends the process here and now when handlers left what an orderly end would wait for, perhaps for ever: coroutines
+    that swallow their cancellation, and threads that are no daemons, such as those of `asyncio.to_thread`.
     """
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
         task.cancel()
     executor = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
-    _, running = await asyncio.wait([*rest, executor], timeout=_LAST_PATIENCE)
-    if running:
-        log.warning("ends though something does not stop", tasks=len(running - {executor}), threads=executor in running)
+    _, running = await asyncio.wait([*tasks, executor], timeout=_LAST_PATIENCE)
+    threads = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    if running or threads:
+        log.warning("handlers run on, the process ends without them", tasks=len(tasks & running), threads=len(threads))
         pipeline.close()
         os._exit(OK)
 

@@ -35,7 +35,7 @@ class Tasks:
             self._ended(execution, TimedOut())
 
     async def close(self) -> None:
-        """Nothing is left to end: a coroutine that swallows its cancellation goes on with the loop."""
+        """Nothing can be done: a coroutine that swallows its cancellation goes on, and `asyncio.run` waits for it."""
 
     async def _perform(self, execution: Execution) -> None:
         execution.started = True
