@@ -184,13 +184,19 @@ def _pack(entries: list[Entry], out: _Hashing, level: int, total: int, ctx: JobC
                 source = _Source(file, done, total, entry.name, ctx)
                 tar.addfile(info, source)
             done += entry.size
-            sums.append(f"{source.digest.hexdigest()}  {entry.name}\n")
+            sums.append(_sum_line(source.digest.hexdigest(), entry.name))
         listing = "".join(sums).encode(errors="surrogateescape")
         taken = any(entry.name == SUMS for entry in entries)
         info = tarfile.TarInfo(f"{SUMS}.atlas" if taken else SUMS)
         info.size = len(listing)
         tar.addfile(info, io.BytesIO(listing))
     return len(sums)
+
+
+def _sum_line(digest: str, name: str) -> str:
+    """As `sha256sum` writes it: a name that would break the line is escaped, and a backslash in front says so."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -71,6 +73,26 @@ async def test_archive_packs_a_tree(registry, tree, tmp_path):
     assert source.progress(job)[-1].current == packed["bytes"]
     assert "directory deep/er" in [line.message for line in source.logs(job)]
     assert list(tmp_path.glob("*.part")) == list(tmp_path.glob(".*.part")) == []
+
+
+async def test_sums_of_files_with_any_name_can_be_checked(registry, tmp_path):
+    source = tmp_path / "odd"
+    source.mkdir()
+    for name in ("plain", "two\nlines", "back\\slash", "return\r", os.fsdecode(b"latin\xe9")):
+        (source / name).write_text(ascii(name))
+    async with running(registry) as (work, _):
+        packed = result(await work.outcome(work.add("archive", {"source": str(source)})))
+    unpack_and_check(Path(packed["archive"]), tmp_path / "unpacked")
+
+
+def unpack_and_check(archive, folder):
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    archive.unlink()
+    checked = subprocess.run(
+        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout.count(b": OK\n")) == (0, 5), checked
 
 
 async def test_archive_into_its_own_source_leaves_itself_out(registry, tree):
