@@ -242,6 +242,10 @@ class Engine:
             raise InvalidArgument.of("resume_token", "belongs to another job", reason="INVALID_TOKEN")
         return await self.hub.watch_job(job_id, version=seen.version, log=seen.log, include_logs=include_logs)
 
+    async def watch_submitted(self, job: Job, *, include_logs: bool) -> JobWatch:
+        """Follows a job that was submitted a moment ago, from the beginning."""
+        return await self.hub.watch_job(job.spec.id, version=None, log=None, include_logs=include_logs)
+
     async def watch_many(self, where: Filter, token: str, *, snapshot: bool) -> JobsWatch:
         """Follows the jobs of a filter. Raises InvalidArgument for `resume_token`, ResumeTokenExpired."""
         if not token:

@@ -53,7 +53,7 @@ class Hub:
         self._followers: set[JobsWatch] = set()
         self._changed = Signal()
         self._written: dict[str, Job] = {}
-        """The latest records of watched jobs that this server wrote, for the pump to hand on."""
+        """Watched jobs that this server wrote as ended: the pump reads their last output, then hands them on."""
         self._doubtful: set[str] = set()
         """Watched jobs that must be read anew."""
         self._outputs: set[str] = set()
@@ -86,10 +86,15 @@ class Hub:
     def on_changes(self, jobs: Sequence[Job]) -> None:
         """This server wrote these records."""
         if self._topics:
-            topics = self._topics
-            self._written.update((job.spec.id, job) for job in jobs if job.spec.id in topics)
-            if self._written:
-                self._changed.set()
+            for job in jobs:
+                topic = self._topics.get(job.spec.id)
+                if topic is None:
+                    continue
+                if job.state.terminal:
+                    self._written[job.spec.id] = job
+                    self._changed.set()
+                elif self._renew(topic, job):
+                    topic.wake()
         self._wake_followers()
 
     def on_news(self, ids: Collection[str] | None) -> None:
@@ -186,9 +191,9 @@ class Hub:
             news.update(zip(doubtful, await self.store.get(doubtful), strict=True))
         for job_id, mine in written.items():
             read = news.get(job_id, mine)
-            if mine.state.terminal if read is None else read.version <= mine.version:
+            if read is None or read.version <= mine.version:
                 news[job_id] = mine
-        # The last output first: who sees the end of a job must not take what was known before for all there is.
+        # Who sees the end of a job must not take the output that was known before for all there is.
         outputs.update(job_id for job_id, job in news.items() if job is not None and job.state.terminal)
         woken = await self._read_outputs(outputs)
         for job_id, job in news.items():

@@ -22,6 +22,7 @@ fencing tokens; River and Oban guard completion by state or id only, and pay wit
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .. import lifecycle
@@ -52,6 +53,9 @@ class WorkerSession:
         self.types: frozenset[str] = frozenset()
         self.in_hand: dict[str, Job] = {}
         self.ready = asyncio.Event()
+        """Set when there may be something to claim."""
+        self._dry: set[tuple[str, frozenset[str] | None]] = set()
+        """What the latest claim left nothing of, while nothing became ready since."""
         self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
 
     async def open(
@@ -65,19 +69,29 @@ class WorkerSession:
 
     async def lease(self, asks: Sequence[Ask], limit: int) -> list[Assignment]:
         while True:
-            self.ready.clear()
-            claim = asyncio.ensure_future(self._claim(asks, limit))
-            try:
-                jobs = await asyncio.shield(claim)
-            except asyncio.CancelledError:
-                _ = self._core.spawn(self._give_back(claim))
-                raise
-            if jobs:
-                return [_assignment(job) for job in jobs]
+            if self.ready.is_set() or not self._dry.issuperset((ask.type, ask.queues) for ask in asks):
+                jobs = await self._claim_safely(asks, limit)
+                if jobs:
+                    return [_assignment(job) for job in jobs]
             if self.id not in self._leases.sessions:
                 msg = "the worker session has ended"
                 raise Unavailable(msg, reason="SESSION_ENDED")
             await self.ready.wait()
+
+    async def _claim_safely(self, asks: Sequence[Ask], limit: int) -> list[Job]:
+        """A claim whose jobs are given back when the caller is cancelled before it gets them."""
+        self.ready.clear()
+        self._dry.clear()
+        claim = asyncio.ensure_future(self._claim(asks, limit))
+        try:
+            jobs = await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            _ = self._core.spawn(self._give_back(claim))
+            raise
+        if len(jobs) < limit and not self.ready.is_set():
+            taken = Counter(job.spec.type for job in jobs)
+            self._dry = {(ask.type, ask.queues) for ask in asks if taken[ask.type] < ask.slots}
+        return jobs
 
     async def _claim(self, asks: Sequence[Ask], limit: int) -> list[Job]:
         jobs = await self._core.store.claim(self.id, self.worker, asks, limit)

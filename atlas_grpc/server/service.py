@@ -116,8 +116,7 @@ class JobService:
             answer = await self._engine.submit(self._submission(call, request.job, self._engine.store.now()))
         except InvalidArgument as error:
             raise error.within("job") from None
-        job_id = answer.job.spec.id
-        watch = await self._engine.watch(call.namespace, job_id, "", include_logs=request.include_logs)
+        watch = await self._engine.watch_submitted(answer.job, include_logs=request.include_logs)
         first = answer.deduplicated
         try:
             await _let_it_run(watch)

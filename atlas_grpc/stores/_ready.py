@@ -73,6 +73,8 @@ class ReadyIndex:
     def take(self, asks: Sequence[Ask]) -> Iterator[Job]:
         """Ready jobs that match the asks, best first, no more per ask than its slots. The caller makes each of them
         unready before it takes the next."""
+        if not self._lines:
+            return
         heads: list[tuple[int, _Entry, int, _Line]] = []
         left = [ask.slots for ask in asks]
         for index, ask in enumerate(asks):
