@@ -14,7 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from .. import pb
 from ..errors import AtlasError
-from ..lifecycle import deadline, start_deadline
 from ..model import SECOND
 from ..status import to_status
 from .convert import fill_job, fill_submitted
@@ -77,24 +76,31 @@ def submitted(answer: Submitted) -> bytes:
         fill_submitted(response, answer)
         return response.SerializeToString()
     spec = job.spec
-    created, start = _stamp(spec.create_time), _stamp(job.start_time)
-    parts = [_nested(_ID, spec.id.encode()), _CREATED, created, _UPDATED, created, _START, start, _constant(job)]
+    times = _instants(spec.create_time, job.start_time, spec.start_timeout, spec.total_timeout, job.ready)
+    parts = [_nested(_ID, spec.id.encode()), times, _constant(job)]
     if spec.request_id:
         parts.append(_nested(_REQUEST_ID, spec.request_id.encode()))
-    if not job.ready:
-        parts += (_NEXT_START, start)
-    if (start_by := start_deadline(job)) is not None:
-        parts += (_START_DEADLINE, _stamp(start_by))
-    if (end := deadline(job)) is not None:
-        parts += (_DEADLINE, _stamp(end))
     if spec.labels:
         parts.append(pb.Job(labels=spec.labels).SerializeToString())
     return _nested(_JOB, b"".join(parts))
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=256)
+def _instants(created: int, start: int, start_timeout: int | None, total_timeout: int | None, ready: bool) -> bytes:
+    """The encoded instants of a new job. Those of a batch are often the same."""
+    first = _stamp(start)
+    parts = [_CREATED, (stamp := _stamp(created)), _UPDATED, stamp, _START, first]
+    if not ready:
+        parts += (_NEXT_START, first)
+    if start_timeout is not None:
+        parts += (_START_DEADLINE, _stamp(start + start_timeout))
+    if total_timeout is not None:
+        parts += (_DEADLINE, _stamp(start + total_timeout))
+    return b"".join(parts)
+
+
 def _stamp(at: int) -> bytes:
-    """An encoded Timestamp behind its length. The jobs of a batch have the same few."""
+    """An encoded Timestamp behind its length."""
     seconds, rest = divmod(at, SECOND)
     return _nested(b"", Timestamp(seconds=seconds, nanos=rest * 1000).SerializeToString())
 

@@ -94,17 +94,19 @@ class MemoryStore(Store):
         written: list[Job] = []
         for job in jobs:
             spec = job.spec
-            key = (spec.namespace, spec.request_id)
-            named = self._keys.get(key) if spec.request_id else None
+            key = (spec.namespace, spec.request_id) if spec.request_id else None
+            named = None if key is None else self._keys.get(key)
             if named is not None:
                 answers.append(self._jobs[named])
                 continue
-            if self._full(_size(job)):
+            size = _size(job)
+            if self._full(size):
                 answers.append(None)
                 continue
-            if spec.request_id:
+            if key is not None:
                 self._keys[key] = spec.id
             self._list(spec)
+            self._size += size
             self._write(None, job)
             written.append(job)
             answers.append(job)
@@ -320,9 +322,7 @@ class MemoryStore(Store):
         spec = job.spec
         self._jobs[spec.id] = job
         self._states[job.state] += 1
-        if old is None:
-            self._size += _size(job)
-        else:
+        if old is not None:
             self._size += _told(job) - _told(old)
             self._unindex(old)
         if job.ready:
