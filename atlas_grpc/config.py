@@ -61,8 +61,8 @@ __all__ = [
 
 CONFIG_VARIABLE = "ATLAS_CONFIG"
 DEFAULT_FILE = Path("atlas.toml")
-NOT_OPTIONS = frozenset({CONFIG_VARIABLE, "ATLAS_SERVER", "ATLAS_NAMESPACE"})
-"""Variables with our prefix that belong to the loader and to clients; so do all that begin with `ATLAS_TEST_`."""
+NOT_OPTIONS = frozenset({CONFIG_VARIABLE, "ATLAS_SERVER", "ATLAS_NAMESPACE", "ATLAS_SIBLING"})
+"""Variables with our prefix that belong to the loader, clients and siblings; so do all that begin with `ATLAS_TEST_`."""
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 DAY = 86_400.0
@@ -142,7 +142,7 @@ class Settings:
     worker: bool = declare(True, FLAG, "work", "Run jobs in this server; without, it only stores and hands out.")
     slots: int = declare(256, COUNT, "work", "Jobs that run at a time.", unit="jobs", low=1, high=100_000)
     threads: int = declare(32, COUNT, "work", "Threads for plain functions.", unit="threads", low=1, high=10_000)
-    processes: int = declare(
+    handler_processes: int = declare(
         0, COUNT, "work", "Processes for CPU-bound functions; 0 means one a CPU.", unit="processes", low=0, high=1024
     )
     lease: float = declare(
@@ -233,6 +233,18 @@ class Settings:
         10.0, DURATION, "connections", "How long a new connection may take to say the first word.", low=0.1, high=3600
     )
 
+    processes: int = declare(
+        1,
+        COUNT,
+        "process",
+        "Server processes that share the ports; more than one needs a store that servers can share.",
+        unit="processes",
+        low=1,
+        high=256,
+    )
+    reuse_port: bool = declare(
+        False, FLAG, "process", "Let other servers of the same store listen on the same ports, each for its share."
+    )
     uvloop: bool = declare(True, FLAG, "process", "Use uvloop as the event loop.")
     log_level: str = declare(
         "info",

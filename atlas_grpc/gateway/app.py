@@ -18,7 +18,7 @@ from .rest import Router, make_bindings
 from .scalars import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     import grpc.aio
     from google.protobuf.descriptor import ServiceDescriptor
@@ -73,7 +73,7 @@ class Gateway:
 def create_app(
     channel: grpc.aio.Channel,
     *,
-    metrics: Callable[[], tuple[bytes, str]] | None,
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None,
     services: Sequence[ServiceDescriptor] = (),
     max_body: int = MAX_BODY,
     allowed_hosts: Iterable[str] = (),
@@ -81,7 +81,7 @@ def create_app(
     """The HTTP side of a server that `channel` reaches, as an ASGI application (HTTP only, no lifespan).
 
     `services`: descriptors whose methods with a `google.api.http` rule are mirrored; JobService when left out.
-    `metrics`: called for /metrics; answers the body and its content type. None: there is no /metrics.
+    `metrics`: called for /metrics with the Accept header; answers the body and its content type. None: there is none.
     `max_body`: bytes; a larger request is refused with 413.
     `allowed_hosts`: names by which clients may call this server beside those of loopback, without port; `*` for any.
 

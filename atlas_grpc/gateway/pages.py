@@ -52,7 +52,7 @@ class Pages:
         self,
         channel: grpc.aio.Channel,
         calls: Calls,
-        metrics: Callable[[], tuple[bytes, str]] | None,
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None,
         describe: Callable[[], bytes],
     ) -> None:
         self._check: Any = channel.unary_unary(
@@ -134,6 +134,6 @@ class Pages:
         return self._assets
 
 
-async def _show_metrics(render: Callable[[], tuple[bytes, str]], request: Request) -> None:
-    body, kind = render()
+async def _show_metrics(render: Callable[[str], Awaitable[tuple[bytes, str]]], request: Request) -> None:
+    body, kind = await render(request.headers.get(b"accept", b"").decode("latin-1"))
     await request.reply(200, body, kind.encode())

@@ -85,12 +85,14 @@ class HttpServer:
         await asyncio.shield(self._task)
 
 
-async def serve_http(app: Gateway, host: str = "127.0.0.1", port: int = 8080) -> HttpServer:
-    """Serves `app` on the running loop until `stop`. Port 0 takes a free one.
+async def serve_http(
+    app: Gateway, host: str = "127.0.0.1", port: int = 8080, *, reuse_port: bool = False
+) -> HttpServer:
+    """Serves `app` on the running loop until `stop`. Port 0 takes a free one; with `reuse_port` others may have it too.
 
     Raises OSError, with the address in its text, when the address cannot be bound.
     """
-    sock = await bind(host, port)
+    sock = await bind(host, port, reuse_port=reuse_port)
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -110,7 +112,7 @@ async def serve_http(app: Gateway, host: str = "127.0.0.1", port: int = 8080) ->
     return server
 
 
-async def bind(host: str, port: int) -> socket.socket:
+async def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """A bound socket, not listening yet. Raises OSError that names the address."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -122,6 +124,8 @@ async def bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)

@@ -18,6 +18,7 @@ from ..gateway import create_app, serve_http
 from ..model import SECOND, State
 from ..observe.logs import bind_job, get_logger
 from ..observe.loop_lag import LoopLag
+from ..observe.merge import SharedMetrics
 from ..observe.metrics import (
     JOBS,
     QUEUE_DEPTH,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..gateway import HttpServer
     from ..model import Assignment, Content
     from ..worker import Registry, Runner
+    from .sibling import Sibling
 
 READINESS = "readiness"
 _HEALTH_NAMES = ("", SERVICE, READINESS)
@@ -54,7 +56,9 @@ log = get_logger("atlas.server")
 class AtlasServer:
     """An Atlas server in this process and on this event loop: `start`, then `stop`."""
 
-    def __init__(self, settings: Settings, registry: Registry, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, *, clock: Clock | None = None, sibling: Sibling | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
@@ -81,6 +85,9 @@ class AtlasServer:
         self.grpc_address = ""
         self.http: HttpServer | None = None
         self._registry = registry
+        self._shared_metrics: SharedMetrics | None = None
+        if sibling is not None:
+            self._shared_metrics = SharedMetrics(sibling.folder, sibling.name, lambda: self.metrics.render()[0])
         self._probes = probes.Probes()
         self._server = grpc.aio.server(options=channel_options(settings))
         self._runner: Runner | None = None
@@ -112,6 +119,8 @@ class AtlasServer:
         if self.settings.worker:
             self._start_worker()
         local = self._bind_local() if self.settings.http_address != "off" else None
+        if self._shared_metrics is not None:
+            await self._shared_metrics.start()
         await self._server.start()
         if local is not None:
             await self._start_http(local)
@@ -139,14 +148,19 @@ class AtlasServer:
         host, _, port = self.settings.http_address.rpartition(":")
         app = create_app(
             self._channel,
-            metrics=self.metrics.render if self.settings.metrics else None,
+            metrics=self._render_metrics if self.settings.metrics else None,
             max_body=self.settings.max_message_bytes,
             allowed_hosts=self.settings.http_allowed_hosts,
         )
         try:
-            self.http = await serve_http(app, host.strip("[]"), int(port))
+            self.http = await serve_http(app, host.strip("[]"), int(port), reuse_port=self.settings.reuse_port)
         except OSError as error:
             raise AddressInUse(error.strerror) from None
+
+    async def _render_metrics(self, accept: str) -> tuple[bytes, str]:
+        if self._shared_metrics is not None:
+            return await self._shared_metrics.render(accept)
+        return self.metrics.render(accept)
 
     def _start_worker(self) -> None:
         from ..worker import Runner
@@ -158,7 +172,7 @@ class AtlasServer:
             name=self.name,
             slots=settings.slots,
             threads=settings.threads,
-            processes=settings.processes or os.cpu_count() or 1,
+            processes=settings.handler_processes or os.cpu_count() or 1,
             clock=self.clock,
             admit=self._admit,
             max_result_bytes=settings.max_result_bytes,
@@ -214,6 +228,8 @@ class AtlasServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self.engine.stop()
+        if self._shared_metrics is not None:
+            await self._shared_metrics.stop()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -238,7 +254,7 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
     bites.
     """
     return [
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", settings.max_streams),

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from ..config import OPTIONS
 from ..observe.logs import LogPipeline, configure, get_logger
 from ..observe.metrics import LOG_LINES_DROPPED
-from ..stores import UnknownStore
+from ..stores import UnknownStore, check_shared
 from ..worker import Registry
 from ..worker.builtin import sleep
 from .app import AtlasServer
 from .listening import AddressInUse
+from .sibling import Sibling
+from .siblings import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -46,6 +48,11 @@ def run(loaded: Loaded) -> int:
         print(f"atlas: {error}", file=sys.stderr)
         return USAGE
     try:
+        if settings.processes > 1 or settings.reuse_port:
+            check_shared(settings.store)
+        if settings.processes > 1:
+            command = [sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]]
+            return _run_loop(Siblings(settings, command).run(), uvloop=settings.uvloop)
         return _run_loop(_serve(settings, registry, pipeline), uvloop=settings.uvloop)
     except (AddressInUse, UnknownStore) as error:
         print(f"atlas: {error}", file=sys.stderr)
@@ -69,10 +76,13 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
-    server = AtlasServer(settings, registry)
+    sibling = Sibling.of(os.environ)
+    server = AtlasServer(settings, registry, sibling=sibling)
     server.metrics.counter(*LOG_LINES_DROPPED, lambda: pipeline.dropped)
     await server.start()
     _tame_garbage_collector()
+    if sibling is not None:
+        sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
     _announce(server)
     first = await signals.get()
     log.info("draining", signal=first.name, timeout=settings.drain_timeout)

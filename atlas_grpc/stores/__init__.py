@@ -13,8 +13,21 @@ if TYPE_CHECKING:
     from .base import Store
 
 
+SHARED = ("postgresql", "redis", "rediss")
+"""Schemes of the stores that several servers can use at a time."""
+
+
 class UnknownStore(ValueError):
-    """The URL names no store that there is."""
+    """The URL names no store that there is, or none that can be used so."""
+
+
+def check_shared(url: str) -> None:
+    """Raises UnknownStore unless several servers can use the store of that URL at a time."""
+    scheme = urlsplit(url).scheme
+    if scheme not in SHARED:
+        known = ", ".join(f"{name}://" for name in SHARED)
+        msg = f"a {scheme} store belongs to one server process; several need one that they can share: {known}"
+        raise UnknownStore(msg)
 
 
 def open_store(settings: Settings, clock: Clock) -> Store:

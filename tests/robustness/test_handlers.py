@@ -23,7 +23,7 @@ HANDLERS = str(Path(__file__).with_name("handlers.py"))
 async def rig() -> AsyncIterator[Rig]:
     """With a worker, and the handlers that behave badly."""
     async with (
-        serving(HANDLERS, grace=0, processes=1) as server,
+        serving(HANDLERS, grace=0, handler_processes=1) as server,
         grpc.aio.insecure_channel(server.grpc_address) as channel,
     ):
         yield Rig(server, channel)

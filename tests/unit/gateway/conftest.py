@@ -33,6 +33,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 
+async def _metrics(_accept: str) -> tuple[bytes, str]:
+    return b"up 1\n", "text/plain; version=0.0.4"
+
+
 @pytest.fixture(scope="session")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The descriptor of EchoService, compiled from echo.proto."""
@@ -203,7 +207,7 @@ async def running(echo: Any) -> AsyncIterator[Stack]:
         app = create_app(
             channel,
             services=services,
-            metrics=lambda: (b"up 1\n", "text/plain; version=0.0.4"),
+            metrics=_metrics,
             max_body=256 * 1024,
             allowed_hosts=["atlas.example"],
         )
