@@ -62,7 +62,7 @@ __all__ = [
 CONFIG_VARIABLE = "ATLAS_CONFIG"
 DEFAULT_FILE = Path("atlas.toml")
 NOT_OPTIONS = frozenset({CONFIG_VARIABLE, "ATLAS_SERVER", "ATLAS_NAMESPACE", "ATLAS_SIBLING"})
-"""Variables with our prefix that belong to the loader, clients and siblings; so do all that begin with `ATLAS_TEST_`."""
+"""Variables with our prefix of the loader, of clients and of siblings; so are all that begin with `ATLAS_TEST_`."""
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 DAY = 86_400.0
