@@ -1,0 +1,132 @@
+"""The claim, and the sessions it is made for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ... import lifecycle
+from ...model import State
+from .writes import Head, jobs_by_number, move
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...model import Ask, Job
+    from .transaction import Transaction
+
+_COLUMNS = "-priority, next_start, id, n, version, type, queue"
+_ANY_QUEUE = (
+    f"select {_COLUMNS} from state indexed by state_ready"  # noqa: S608 - constant
+    " where ready and type = ? order by priority desc, next_start, id limit ?"
+)
+_ONE_QUEUE = (
+    f"select {_COLUMNS} from state indexed by state_queue"  # noqa: S608 - constant
+    " where ready and type = ? and queue = ? order by priority desc, next_start, id limit ?"
+)
+
+_Candidate = tuple[int, int, str, int, int, str, str]
+"""A row of these columns: in the order of claims."""
+
+
+def claim(tx: Transaction, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
+    """`Store.claim`."""
+    ledger = tx.ledger
+    now = tx.clock.now()
+    asks = [ask for ask in asks if ask.slots > 0 and ledger.types.get(ask.type)]
+    if limit <= 0 or not asks or ledger.sessions.get(session, 0) <= now:
+        return []
+    tx.begin()
+    taken = _chosen(_candidates(tx, asks, limit), asks, limit)
+    moves: list[tuple[Head, Job]] = []
+    for job, candidate in zip(_records(tx, taken), taken, strict=True):
+        ledger.fence += 1
+        after = lifecycle.started(job, now, session=session, worker=worker, fence=ledger.fence)
+        moves.append((Head(candidate[3], job.version, State.PENDING, True, ""), after))
+    move(tx, moves)
+    return [job for _, job in moves]
+
+
+def _candidates(tx: Transaction, asks: Sequence[Ask], limit: int) -> list[_Candidate]:
+    """Enough ready jobs to serve the asks, best first. Asks for one type may compete, so each place is looked at as far
+    as all of them together could need."""
+    lists: list[list[_Candidate]] = []
+    for job_type in dict.fromkeys(ask.type for ask in asks):
+        same = [ask for ask in asks if ask.type == job_type]
+        wanted = min(limit, sum(ask.slots for ask in same))
+        if any(ask.queues is None for ask in same):
+            lists.append(tx.connection.execute(_ANY_QUEUE, (job_type, wanted)).fetchall())
+        lists += [
+            tx.connection.execute(_ONE_QUEUE, (job_type, queue, wanted)).fetchall()
+            for queue in {queue for ask in same for queue in ask.queues or ()}
+        ]
+    return lists[0] if len(lists) == 1 else sorted({row for rows in lists for row in rows})
+
+
+def _chosen(found: Sequence[_Candidate], asks: Sequence[Ask], limit: int) -> list[_Candidate]:
+    """The best candidates, each on account of the first ask that fits and has slots left."""
+    left = [ask.slots for ask in asks]
+    taken: list[_Candidate] = []
+    for candidate in found:
+        if len(taken) >= limit:
+            break
+        for index, ask in enumerate(asks):
+            if left[index] > 0 and ask.type == candidate[5] and (ask.queues is None or candidate[6] in ask.queues):
+                left[index] -= 1
+                taken.append(candidate)
+                break
+    return taken
+
+
+def _records(tx: Transaction, taken: Sequence[_Candidate]) -> list[Job]:
+    known: dict[str, Job] = {}
+    unknown: list[int] = []
+    look = tx.recent.look
+    for _, _, job_id, n, version, _, _ in taken:
+        job = look(job_id)
+        if job is not None and job.version == version:
+            known[job_id] = job
+        else:
+            unknown.append(n)
+    if unknown:
+        known.update(jobs_by_number(tx.connection, unknown))
+    return [known[candidate[2]] for candidate in taken]
+
+
+def open_session(tx: Transaction, session: str, ttl: int) -> None:
+    """`Store.open_session`."""
+    _extend(tx, session, tx.clock.now() + ttl)
+
+
+def renew(tx: Transaction, sessions: Sequence[str], ttl: int) -> list[bool]:
+    """`Store.renew`."""
+    now = tx.clock.now()
+    alive = [tx.ledger.sessions.get(session, 0) > now for session in sessions]
+    for session, lives in zip(sessions, alive, strict=True):
+        if lives:
+            _extend(tx, session, now + ttl)
+    return alive
+
+
+def _extend(tx: Transaction, session: str, until: int) -> None:
+    tx.begin()
+    tx.connection.execute(
+        "insert into session (id, until) values (?, ?) on conflict (id) do update set until = excluded.until",
+        (session, until),
+    )
+    tx.ledger.set_session(session, until)
+
+
+def close_session(tx: Transaction, session: str) -> None:
+    """`Store.close_session`."""
+    if session in tx.ledger.sessions:
+        tx.begin()
+        tx.connection.execute("delete from session where id = ?", (session,))
+        tx.ledger.set_session(session, None)
+
+
+def expired(tx: Transaction, limit: int) -> list[str]:
+    """`Store.expired`: the ledger knows."""
+    now = tx.clock.now()
+    sessions = tx.ledger.sessions
+    over = [session for session, until in sessions.items() if until <= now]
+    return (over + [session for session in tx.ledger.held if session not in sessions])[:limit]
