@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ... import lifecycle
 from ...model import State
-from .writes import Head, jobs_by_number, move
+from .batches import jobs_by_number, select_list
+from .writes import Head, move
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,17 +15,14 @@ if TYPE_CHECKING:
     from ...model import Ask, Job
     from .transaction import Transaction
 
-_COLUMNS = "-priority, next_start, id, n, version, type, queue"
-_ANY_QUEUE = (
-    f"select {_COLUMNS} from state indexed by state_ready"  # noqa: S608 - constant
-    " where ready and type = ? order by priority desc, next_start, id limit ?"
-)
+_COLUMNS = "-priority, next_start, id, n, type, queue"
+_NESTED = f"select json_group_array(json_array({_COLUMNS})) from (select * from state indexed by"  # noqa: S608 - constant
+_ANY_QUEUE = f"{_NESTED} state_ready where ready and type = ? order by priority desc, next_start, id limit ?)"
 _ONE_QUEUE = (
-    f"select {_COLUMNS} from state indexed by state_queue"  # noqa: S608 - constant
-    " where ready and type = ? and queue = ? order by priority desc, next_start, id limit ?"
+    f"{_NESTED} state_queue where ready and type = ? and queue = ? order by priority desc, next_start, id limit ?)"
 )
 
-_Candidate = tuple[int, int, str, int, int, str, str]
+_Candidate = list[Any]
 """A row of these columns: in the order of claims."""
 
 
@@ -54,12 +52,12 @@ def _candidates(tx: Transaction, asks: Sequence[Ask], limit: int) -> list[_Candi
         same = [ask for ask in asks if ask.type == job_type]
         wanted = min(limit, sum(ask.slots for ask in same))
         if any(ask.queues is None for ask in same):
-            lists.append(tx.connection.execute(_ANY_QUEUE, (job_type, wanted)).fetchall())
+            lists.append(select_list(tx.connection, _ANY_QUEUE, job_type, wanted))
         lists += [
-            tx.connection.execute(_ONE_QUEUE, (job_type, queue, wanted)).fetchall()
+            select_list(tx.connection, _ONE_QUEUE, job_type, queue, wanted)
             for queue in {queue for ask in same for queue in ask.queues or ()}
         ]
-    return lists[0] if len(lists) == 1 else sorted({row for rows in lists for row in rows})
+    return sorted({row[2]: row for rows in lists for row in rows}.values())
 
 
 def _chosen(found: Sequence[_Candidate], asks: Sequence[Ask], limit: int) -> list[_Candidate]:
@@ -70,7 +68,7 @@ def _chosen(found: Sequence[_Candidate], asks: Sequence[Ask], limit: int) -> lis
         if len(taken) >= limit:
             break
         for index, ask in enumerate(asks):
-            if left[index] > 0 and ask.type == candidate[5] and (ask.queues is None or candidate[6] in ask.queues):
+            if left[index] > 0 and ask.type == candidate[4] and (ask.queues is None or candidate[5] in ask.queues):
                 left[index] -= 1
                 taken.append(candidate)
                 break
@@ -78,18 +76,16 @@ def _chosen(found: Sequence[_Candidate], asks: Sequence[Ask], limit: int) -> lis
 
 
 def _records(tx: Transaction, taken: Sequence[_Candidate]) -> list[Job]:
-    known: dict[str, Job] = {}
+    found: dict[str, Job] = {}
     unknown: list[int] = []
-    look = tx.recent.look
-    for _, _, job_id, n, version, _, _ in taken:
-        job = look(job_id)
-        if job is not None and job.version == version:
-            known[job_id] = job
-        else:
+    for _, _, job_id, n, _, _ in taken:
+        known = tx.known.get(job_id)
+        if known is None:
             unknown.append(n)
-    if unknown:
-        known.update(jobs_by_number(tx.connection, unknown))
-    return [known[candidate[2]] for candidate in taken]
+        else:
+            found[job_id] = known.job
+    found.update(jobs_by_number(tx.connection, unknown))
+    return [found[candidate[2]] for candidate in taken]
 
 
 def open_session(tx: Transaction, session: str, ttl: int) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...model import LogLine, Progress, Severity, State
 from ..base import Output
-from .connection import select_in
+from .batches import rows_in, select_in, select_list, write_rows
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ...model import Update
     from .transaction import Transaction
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 _LINE_OVERHEAD = 200
 """Bytes that a kept line is taken to need beside its text, as in the memory store."""
 
-_TOKENS = "select id, n, state, fence, attempt from state where id in (?*)"
-_EXTENTS = "select n, log_start, log_end, log_size from output where n in (?*)"
+_TOKENS = "select json_group_array(json_array(id, n, state, fence, attempt)) from state where id in (?*)"
+_EXTENTS = "select json_group_array(json_array(n, log_start, log_end, log_size)) from output where n in (?*)"
 _PROGRESS = (
-    "insert into output (n, current, total, message, time) values (?, ?, ?, ?, ?) on conflict (n) do update"
+    "insert into output (n, current, total, message, time) values ?* on conflict (n) do update"
     " set current = excluded.current, total = excluded.total, message = excluded.message, time = excluded.time"
 )
 _EXTENT = (
-    "insert into output (n, log_start, log_end, log_size) values (?, ?, ?, ?) on conflict (n) do update"
+    "insert into output (n, log_start, log_end, log_size) values ?* on conflict (n) do update"
     " set log_start = excluded.log_start, log_end = excluded.log_end, log_size = excluded.log_size"
 )
-_LINE = "insert into log (n, line, time, attempt, severity, message) values (?, ?, ?, ?, ?, ?)"
+_LINE = "insert into log (n, line, time, attempt, severity, message) values ?*"
 _OUTPUTS = (
     "select s.id, o.current, o.total, o.message, o.time, o.log_start, o.log_end from state s join output o on o.n = s.n"
     " where s.id in (?*)"
 )
+"""Row by row: JSON as SQLite writes it does not keep all digits of a number."""
 _LOGS = (
-    "select severity, message, attempt, line, time from log"
-    " where n = (select n from state where id = ?) and line >= ? order by line limit ?"
+    "select json_group_array(json_array(line, severity, message, attempt, time)) from (select * from log"
+    " where n = (select n from state where id = ?) and line >= ? order by line limit ?)"
 )
 
 
@@ -58,7 +59,7 @@ def report(tx: Transaction, updates: Sequence[Update]) -> list[bool]:
             if update.logs:
                 logs.setdefault(n, []).extend((line, attempt) for line in update.logs)
             tx.outputs.append(update.job_id)
-    tx.connection.executemany(_PROGRESS, list(progress.values()))
+    write_rows(tx.connection, _PROGRESS, "(?, ?, ?, ?, ?)", list(progress.values()))
     if logs:
         _append(tx, logs, now)
     return answers
@@ -76,8 +77,8 @@ def _append(tx: Transaction, logs: dict[int, list[tuple[LogLine, int]]], now: in
             end += 1
             size += _LINE_OVERHEAD + len(line.message)
         after.append((n, start, end, size))
-    tx.connection.executemany(_LINE, rows)
-    tx.connection.executemany(_EXTENT, [_cut(tx, *extent) for extent in after])
+    write_rows(tx.connection, _LINE, "(?, ?, ?, ?, ?, ?)", rows)
+    write_rows(tx.connection, _EXTENT, "(?, ?, ?, ?)", [_cut(tx, *extent) for extent in after])
 
 
 def _cut(tx: Transaction, n: int, start: int, end: int, size: int) -> tuple[int, int, int, int]:
@@ -99,7 +100,7 @@ def _cut(tx: Transaction, n: int, start: int, end: int, size: int) -> tuple[int,
 
 def outputs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Output]:
     """`Store.outputs`."""
-    found = {row[0]: _output(row[1:]) for row in select_in(connection, _OUTPUTS, ids)}
+    found = {row[0]: _output(row[1:]) for row in rows_in(connection, _OUTPUTS, ids)}
     return [found.get(job_id, _NOTHING) for job_id in ids]
 
 
@@ -113,5 +114,7 @@ def _output(row: Sequence[Any]) -> Output:
 
 def logs(connection: sqlite3.Connection, job_id: str, start: int, limit: int) -> list[LogLine]:
     """`Store.logs`."""
-    rows: Iterable[tuple[Any, ...]] = connection.execute(_LOGS, (job_id, start, limit))
-    return [LogLine(Severity(severity), *rest) for severity, *rest in rows]
+    rows = sorted(select_list(connection, _LOGS, job_id, start, limit))
+    return [
+        LogLine(Severity(severity), message, attempt, line, time) for line, severity, message, attempt, time in rows
+    ]

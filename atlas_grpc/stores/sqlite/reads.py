@@ -1,15 +1,17 @@
-"""The operations that only read, each a function on a reader's connection."""
+"""The operations that only read, each a function on a reader's connection.
+
+Most find numbers first and then read the jobs of these. A job that is written between the two statements is told as it
+is afterwards, or not at all.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ResumeTokenExpired
-from ...model import SECOND, State
 from ..base import Change, Page, QueueCount
 from ..codec import decode_spec
-from .connection import select_in
-from .rows import JOB, job_of
+from .batches import jobs_by_id, jobs_by_number, select_list
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,24 +23,24 @@ if TYPE_CHECKING:
 
 _FIND_BUDGET = 20_000
 """Jobs looked at in one call of `find`."""
+_FIND_AT_ONCE = 500
 _AHEAD_BOUND = 10_000
 """How far `ahead` counts."""
 _MOST = 2**63 - 1
 
-_FROM = "from state s join spec p on p.n = s.n"
 # ruff: noqa: S608 - statements are put together from constants and marks for parameters
-_BY_ID = f"select {JOB} {_FROM} where s.id in (?*)"
-_BY_NUMBER = f"select {JOB} {_FROM} where s.n in (?*)"
-_HELD = f"select {JOB} {_FROM} where s.session = ? limit ?"
+_HELD = "select json_group_array(json_array(n)) from (select n from state where session = ? limit ?)"
 _CHANGES = (
-    f"select f.seq, f.gone, {JOB} from feed f left join state s on s.n = f.n and s.version = f.version"
-    " left join spec p on p.n = s.n where f.seq >= ? order by f.seq limit ?"
+    "select json_group_array(json_array(f.seq, s.n, s.id, f.version, hex(f.gone)))"
+    " from (select * from feed where seq >= ? order by seq limit ?) f"
+    " left join state s on s.n = f.n and s.version = f.version"
 )
 _DUE = (
+    "select json_group_array(json_array(due, id, n)) from ("
     "select due, id, n from (select due, id, n from state where due <= ?1 and state < 3 order by due, id limit ?2)"
     " union all"
     " select due, id, n from (select due, id, n from state where due <= ?1 and state >= 3 order by due, id limit ?2)"
-    " order by due, id limit ?2"
+    " order by due, id limit ?2)"
 )
 _NEXT_DUE = (
     "select min(due) from (select min(due) as due from state where due > ?1 and state < 3"
@@ -56,7 +58,7 @@ _OLDEST = (
 
 def get(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Job | None]:
     """`Store.get`."""
-    found = {job.spec.id: job for job in map(job_of, select_in(connection, _BY_ID, ids))}
+    found = jobs_by_id(connection, ids)
     return [found.get(job_id) for job_id in ids]
 
 
@@ -66,45 +68,47 @@ def find(connection: sqlite3.Connection, where: Filter, after: str | None, limit
         return _find_named(connection, where, after, limit)
     last = _end_of_budget(connection, where.namespace, after)
     found: list[Job] = []
-    for row in connection.execute(*_listing(where, after, last)):
-        if len(found) >= limit:
-            return Page(tuple(found), found[-1].spec.id)
-        job = job_of(row)
-        if where.matches(job.spec, job.state):
-            found.append(job)
+    at_once = min(limit + 1, _FIND_AT_ONCE)
+    while len(found) <= limit:
+        ids = sorted((row[0] for row in select_list(connection, *_listing(where, after, last, at_once))), reverse=True)
+        found += [job for job in get(connection, ids) if job is not None and where.matches(job.spec, job.state)]
+        if len(ids) < at_once:
+            break
+        after = ids[-1]
+    if len(found) > limit:
+        return Page(tuple(found[:limit]), found[limit - 1].spec.id if limit else after)
     return Page(tuple(found), last)
 
 
 def _end_of_budget(connection: sqlite3.Connection, namespace: str, after: str | None) -> str | None:
     """The last job that one call looks at, unless it comes to the end."""
-    sql, values = "select id from state where namespace = ?", [namespace]
-    if after is not None:
-        sql, values = f"{sql} and id < ?", [namespace, after]
-    row = connection.execute(f"{sql} order by id desc limit 1 offset ?", (*values, _FIND_BUDGET - 1)).fetchone()
+    term, place = ("", ()) if after is None else (" and id < ?", (after,))
+    sql = f"select id from state where namespace = ?{term} order by id desc limit 1 offset ?"
+    row = connection.execute(sql, (namespace, *place, _FIND_BUDGET - 1)).fetchone()
     return None if row is None else str(row[0])
 
 
-def _listing(where: Filter, after: str | None, last: str | None) -> tuple[str, list[Any]]:
-    """The statement for the jobs of a filter, but for its labels, newest first, between two places."""
-    terms, values = ["s.namespace = ?"], [where.namespace]
+def _listing(where: Filter, after: str | None, last: str | None, limit: int) -> tuple[Any, ...]:
+    """The statement for the ids of a filter, but for its labels, newest first, between two places; and its parameters."""
+    terms = ["namespace = ?"]
+    values: list[Any] = [where.namespace]
     for term, bound in (
-        ("s.id < ?", after),
-        ("s.id >= ?", last),
-        ("s.created >= ?", where.created_from),
-        ("s.created < ?", where.created_before),
+        ("id < ?", after),
+        ("id >= ?", last),
+        ("created >= ?", where.created_from),
+        ("created < ?", where.created_before),
     ):
         if bound is not None:
             terms.append(term)
             values.append(bound)
-    for column, chosen in (
-        ("s.state", [int(s) for s in where.states]),
-        ("s.type", where.types),
-        ("s.queue", where.queues),
-    ):
+    states = sorted(int(state) for state in where.states)
+    for column, chosen in (("state", states), ("type", sorted(where.types)), ("queue", sorted(where.queues))):
         if chosen:
+            # The sign keeps the planner from another index than that of the namespace.
             terms.append(f"+{column} in ({','.join('?' * len(chosen))})")
             values += chosen
-    return f"select {JOB} {_FROM} where {' and '.join(terms)} order by s.id desc", values
+    inner = f"select id from state where {' and '.join(terms)} order by id desc limit ?"
+    return f"select json_group_array(json_array(id)) from ({inner})", *values, limit
 
 
 def _find_named(connection: sqlite3.Connection, where: Filter, after: str | None, limit: int) -> Page:
@@ -112,21 +116,19 @@ def _find_named(connection: sqlite3.Connection, where: Filter, after: str | None
     found: list[Job] = []
     start = 0
     while start < len(ids) and len(found) <= limit:
-        some = get(connection, ids[start : start + max(limit, 1)])
+        some = get(connection, ids[start : start + _FIND_AT_ONCE])
         found += [job for job in some if job is not None and where.matches(job.spec, job.state)]
-        start += max(limit, 1)
-    more = len(found) > limit
-    return Page(tuple(found[:limit]), found[limit - 1].spec.id if more and limit else None)
+        start += _FIND_AT_ONCE
+    if len(found) > limit:
+        return Page(tuple(found[:limit]), found[limit - 1].spec.id if limit else after)
+    return Page(tuple(found), None)
 
 
 def due(connection: sqlite3.Connection, now: int, limit: int) -> tuple[list[Job], int | None]:
     """`Store.due`."""
-    rows = connection.execute(_DUE, (now, limit + 1)).fetchall()
-    jobs = {
-        job.spec.id: job for job in map(job_of, select_in(connection, _BY_NUMBER, [row[2] for row in rows[:limit]]))
-    }
-    # A job that moved between the two statements is told as it is now, or not at all.
-    found = [job for row in rows[:limit] if (job := jobs.get(row[1])) is not None]
+    rows = sorted(select_list(connection, _DUE, now, limit + 1))
+    jobs = jobs_by_number(connection, [n for _, _, n in rows[:limit]])
+    found = [job for _, job_id, _ in rows[:limit] if (job := jobs.get(job_id)) is not None]
     found = [job for job in found if job.due is not None and job.due <= now]
     if len(rows) > limit:
         return found, now
@@ -136,7 +138,8 @@ def due(connection: sqlite3.Connection, now: int, limit: int) -> tuple[list[Job]
 
 def held(connection: sqlite3.Connection, session: str, limit: int) -> list[Job]:
     """`Store.held`."""
-    return [job_of(row) for row in connection.execute(_HELD, (session, limit))]
+    jobs = jobs_by_number(connection, [n for (n,) in select_list(connection, _HELD, session, limit)])
+    return [job for job in jobs.values() if job.session == session]
 
 
 def ahead(connection: sqlite3.Connection, job: Job) -> int:
@@ -147,16 +150,16 @@ def ahead(connection: sqlite3.Connection, job: Job) -> int:
 
 def changes(connection: sqlite3.Connection, after: int, limit: int) -> tuple[list[Change], int]:
     """`Store.changes`. A cursor is good if its own row is still there: that alone tells that none after it is gone."""
-    rows = connection.execute(_CHANGES, (after, limit + 1)).fetchall() if 0 <= after <= _MOST else []
+    rows = sorted(select_list(connection, _CHANGES, after, limit + 1)) if 0 <= after <= _MOST else []
     if not rows or rows[0][0] != after:
         msg = "changes after this position are no longer kept"
         raise ResumeTokenExpired(msg)
+    jobs = jobs_by_number(connection, [n for _, n, *_ in rows[1:] if n is not None])
     found: list[Change] = []
-    for _, gone, *row in rows[1:]:
-        if gone is not None:
-            found.append(Change(decode_spec(gone), None))
-        elif row[0] is not None:
-            job = job_of(row)
+    for _, _, job_id, version, gone in rows[1:]:
+        if gone:
+            found.append(Change(decode_spec(bytes.fromhex(gone)), None))
+        elif (job := jobs.get(job_id)) is not None and job.version == version:
             found.append(Change(job.spec, job))
     return found, rows[-1][0]
 

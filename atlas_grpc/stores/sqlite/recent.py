@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .latest import Latest
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,35 +18,32 @@ if TYPE_CHECKING:
     from .transaction import Transaction
 
 _LARGEST = 4 << 10
-"""Bytes of payload and result up to which a record is kept."""
+"""Bytes of payload and result up to which a record is kept in memory."""
+
+
+def is_small(job: Job) -> bool:
+    """Whether a record may be kept in memory."""
+    result = job.result
+    size = len(job.spec.payload.data)
+    return (size if result is None else size + len(result.data)) <= _LARGEST
 
 
 class Recent:
-    """Records by id, at least the last `length` written, at most twice as many.
-
-    The writer's thread calls `doubt`, `trust` and `look`, the event loop the others; each touches shared data by single
-    operations of a list or a dictionary, so no lock is needed.
-    """
+    """Records by id. The writer's thread calls `doubt` and `trust`, the event loop the others; what both touch is a list,
+    by single operations, so no lock is needed."""
 
     def __init__(self, length: int) -> None:
-        self._length = length
-        self._young: dict[str, Job] = {}
-        self._old: dict[str, Job] = {}
-        """Dropped as a whole: a dictionary that loses its first entry again and again grows slow."""
+        self._jobs: Latest[Job] = Latest(length)
         self._doubtful: list[tuple[Transaction, set[str]]] = []
         """What the transactions write that are being committed, while the loop has not heard of them."""
 
-    def look(self, job_id: str) -> Job | None:
-        """A record that was stored not long ago; its version tells whether it still is."""
-        return self._young.get(job_id) or self._old.get(job_id)
-
     def get(self, ids: Sequence[str]) -> list[Job | None] | None:
         """The stored records, or None when one of them is not known here."""
-        doubtful = [ids for _, ids in self._doubtful]
+        doubtful = [written for _, written in self._doubtful]
         found: list[Job | None] = []
         for job_id in ids:
-            job = self.look(job_id)
-            if job is None or any(job_id in ids for ids in doubtful):
+            job = self._jobs.get(job_id)
+            if job is None or any(job_id in written for written in doubtful):
                 return None
             found.append(job)
         return found
@@ -64,25 +63,18 @@ class Recent:
 
     def settle(self, tx: Transaction) -> None:
         """The transaction was committed."""
-        young, old = self._young, self._old
+        jobs = self._jobs
         for job in tx.written:
-            job_id = job.spec.id
-            result = job.result
-            size = len(job.spec.payload.data)
-            if (size if result is None else size + len(result.data)) <= _LARGEST:
-                young[job_id] = job
+            if is_small(job):
+                jobs.set(job.spec.id, job)
             else:
-                young.pop(job_id, None)
-                old.pop(job_id, None)
+                jobs.drop(job.spec.id)
         for job_id in tx.gone:
-            young.pop(job_id, None)
-            old.pop(job_id, None)
-        if len(young) > self._length:
-            self._old, self._young = young, {}
+            jobs.drop(job_id)
+        jobs.age()
         self.trust(tx)
 
     def clear(self) -> None:
         """Nothing is known any more."""
-        self._young = {}
-        self._old = {}
+        self._jobs.clear()
         self._doubtful.clear()

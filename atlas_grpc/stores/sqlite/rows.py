@@ -1,18 +1,18 @@
-"""Between records and rows."""
+"""From records to rows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...model import Content, Job, JobSpec, State
-from ..codec import decode_job, decode_spec, encode_spec, encode_state
+from ...model import State
+from ..codec import encode_spec, encode_state
+from .batches import write_rows
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
-JOB = "s.doc, cast(s.result as blob), p.doc, cast(p.payload as blob)"
-"""The columns of a whole job, of `state s` and `spec p`."""
+    from ...model import Content, Job, JobSpec
 
 # A parameter that is None, a bool or bytes makes the sqlite3 module look for an adapter, which costs more than all the
 # rest of a row. So what is absent comes as another value and becomes null here, and bytes come as bytearrays.
@@ -21,33 +21,30 @@ _STATE = (
     f"?, ?, ?, ?, nullif(?, {_NO_TIME}), nullif(?, ''), ?, ?, nullif(?, 0), nullif(?, {_NO_TIME}), ?,"
     " nullif(cast(? as text), ''), nullif(?, ''), ?"
 )
+_CHANGING = (
+    "version", "state", "ready", "next_start", "due", "session", "fence", "attempt", "started", "finished", "doc", "result",
+    "error",
+)  # fmt: skip
 # ruff: noqa: S608 - statements are put together from constants
-INSERT_STATE = (
-    "insert into state (version, state, ready, next_start, due, session, fence, attempt, started, finished, doc, result,"
-    f" error, n, id, namespace, type, queue, priority, created) values ({_STATE}, ?, ?, ?, ?, ?, ?)"
+_INSERT_STATE = (
+    f"insert into state ({', '.join(_CHANGING)}, n, id, namespace, type, queue, priority, created) values ?*"
 )
-INSERT_SPEC = "insert into spec (n, doc, payload) values (?, ?, nullif(cast(? as text), ''))"
-UPDATE_STATE = (
-    "update state set (version, state, ready, next_start, due, session, fence, attempt, started, finished, doc, result,"
-    f" error) = ({_STATE[:-3]}) where n = ?"
+_INSERT_STATE_MARKS = f"({_STATE}, ?, ?, ?, ?, ?, ?)"
+_INSERT_SPEC = "insert into spec (n, doc, payload) values ?*"
+_INSERT_SPEC_MARKS = "(?, ?, nullif(cast(? as text), ''))"
+_UPDATE_STATE = (
+    "update state set "
+    + ", ".join(f"{column} = v.column{at}" for at, column in enumerate(_CHANGING, 1))
+    + f" from (values ?*) v where state.n = v.column{len(_CHANGING) + 1}"
 )
+_UPDATE_STATE_MARKS = f"({_STATE})"
 _NOTHING = bytearray()
 
 _Row = tuple[Any, ...]
 
 
-def job_of(row: Sequence[Any]) -> Job:
-    """The job of the columns `JOB`."""
-    state, result, spec, payload = row
-    return decode_job(
-        decode_spec(spec, None if payload is None else Content(payload)),
-        state,
-        None if result is None else Content(result),
-    )
-
-
-def state_row(job: Job, n: int) -> _Row:
-    """The parameters of `UPDATE_STATE`, and the first ones of `INSERT_STATE`."""
+def _state_row(job: Job, n: int) -> _Row:
+    """The values of `_CHANGING`, and the number."""
     due, finished, result, error = job.due, job.finish_time, job.result, job.error
     apart = result is not None and _stands_apart(result)
     return (
@@ -73,24 +70,25 @@ def _stands_apart(content: Content) -> bool:
     return content.is_json and content.data != b""
 
 
-def insert_row(job: Job, n: int) -> _Row:
-    """The parameters of `INSERT_STATE`."""
+def _insert_row(job: Job, n: int) -> _Row:
     spec = job.spec
-    return (*state_row(job, n), spec.id, spec.namespace, spec.type, spec.queue, spec.priority, spec.create_time)
+    return (*_state_row(job, n), spec.id, spec.namespace, spec.type, spec.queue, spec.priority, spec.create_time)
 
 
-def spec_row(spec: JobSpec, n: int) -> _Row:
-    """The parameters of `INSERT_SPEC`."""
+def _spec_row(spec: JobSpec, n: int) -> _Row:
     payload = spec.payload
     apart = _stands_apart(payload)
     return n, bytearray(encode_spec(spec, payload=not apart)), bytearray(payload.data) if apart else _NOTHING
 
 
-def insert_jobs(connection: sqlite3.Connection, numbered: Iterable[tuple[int, Job]]) -> None:
-    """Writes new jobs, and their names."""
-    jobs = list(numbered)
-    connection.executemany(INSERT_STATE, [insert_row(job, n) for n, job in jobs])
-    connection.executemany(INSERT_SPEC, [spec_row(job.spec, n) for n, job in jobs])
+def insert_jobs(connection: sqlite3.Connection, jobs: Sequence[tuple[int, Job]]) -> None:
+    """Writes new jobs under their numbers, and their names."""
+    write_rows(connection, _INSERT_STATE, _INSERT_STATE_MARKS, [_insert_row(job, n) for n, job in jobs])
+    write_rows(connection, _INSERT_SPEC, _INSERT_SPEC_MARKS, [_spec_row(job.spec, n) for n, job in jobs])
     names = [(job.spec.namespace, job.spec.request_id, n) for n, job in jobs if job.spec.request_id]
-    if names:
-        connection.executemany("insert into name (namespace, request_id, n) values (?, ?, ?)", names)
+    write_rows(connection, "insert into name (namespace, request_id, n) values ?*", "(?, ?, ?)", names)
+
+
+def update_jobs(connection: sqlite3.Connection, jobs: Mapping[int, Job]) -> None:
+    """Writes the next records of stored jobs, by number."""
+    write_rows(connection, _UPDATE_STATE, _UPDATE_STATE_MARKS, [_state_row(job, n) for n, job in jobs.items()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from ...clock import Clock
     from ...model import Job
+    from .latest import Latest
     from .ledger import Ledger
-    from .recent import Recent
 
 
 class SqliteLimits(msgspec.Struct, frozen=True):
@@ -28,17 +28,24 @@ class SqliteLimits(msgspec.Struct, frozen=True):
     """Changes that the feed keeps."""
 
 
+class Known(NamedTuple):
+    """A record that was written not long ago, and its number."""
+
+    n: int
+    job: Job
+
+
 class Transaction:
     """One transaction of the writer, which may hold many operations. `begin` comes before the first write."""
 
     def __init__(
-        self, connection: sqlite3.Connection, ledger: Ledger, limits: SqliteLimits, clock: Clock, recent: Recent
+        self, connection: sqlite3.Connection, ledger: Ledger, known: Latest[Known], limits: SqliteLimits, clock: Clock
     ) -> None:
         self.connection = connection
         self.ledger = ledger
         self.limits = limits
         self.clock = clock
-        self.recent = recent
+        self.known = known
         self.begun = False
         self.written: list[Job] = []
         """Records in the order they were written."""

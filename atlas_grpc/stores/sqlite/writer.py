@@ -33,8 +33,9 @@ from ...errors import Internal, Unavailable
 from ...observe.logs import get_logger
 from . import faults, schema
 from .connection import connect_writer
+from .latest import Latest
 from .ledger import Ledger
-from .transaction import Transaction
+from .transaction import Known, Transaction
 from .writes import forget
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ T = TypeVar("T")
 
 _MOST = 512
 """Operations in a transaction."""
+_KNOWN = 20_000
+"""Records of unfinished jobs in memory."""
 _REST = 2.0
 """Seconds without work before the WAL is cut."""
 _TRIMMED_AT_ONCE = 2_000
@@ -129,6 +132,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._ledger: Ledger
+        self._known: Latest[Known] = Latest(_KNOWN)
         self._closed = False
         self._rested = True
         self._patient = False
@@ -209,7 +213,7 @@ class Writer:
             except Exception as error:
                 self._fail(batch, faults.translated(error))
                 return
-            tx = Transaction(connection, self._ledger, self._limits, self._clock, self._recent)
+            tx = Transaction(connection, self._ledger, self._known, self._limits, self._clock)
             began = time.perf_counter()
             at = 0
             try:
@@ -240,6 +244,7 @@ class Writer:
         self._recent.doubt(tx)
         tx.connection.execute("commit")
         ledger.keep()
+        self._known.age()
         self._rested = self._patient = False
 
     def _trim(self, tx: Transaction, count: int) -> None:
@@ -264,6 +269,7 @@ class Writer:
     def _roll_back(self, tx: Transaction, error: Exception) -> None:
         self.stats.failures += 1
         self._ledger.take_back()
+        self._known.clear()
         self._recent.trust(tx)
         log.error("a transaction of the store was rolled back", error=type(error).__name__, code=faults.code(error))
         try:
@@ -297,6 +303,7 @@ class Writer:
             log.error("a connection of the store could not be closed", code=faults.code(error))
 
     def _disconnect(self) -> None:
+        self._known.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

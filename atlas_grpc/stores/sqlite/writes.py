@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec.structs import replace
-
-from ...model import EMPTY_OBJECT
-from ..codec import decode_spec, encode_spec
-from .connection import select_in
+from ..codec import encode_spec
+from .batches import for_all, jobs_by_number, select_in, select_list, write_rows
 from .ledger import place_of
-from .rows import JOB, UPDATE_STATE, insert_jobs, job_of, state_row
+from .recent import is_small
+from .rows import insert_jobs, update_jobs
+from .transaction import Known
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,14 +24,18 @@ _JOB_BYTES = 1_500
 _EVICTED_AT_ONCE = 50
 _FORGOTTEN_AT_ONCE = 250
 
-_BY_ID = f"select {JOB} from state s join spec p on p.n = s.n where s.n in (?*)"  # noqa: S608 - constant
-_BY_NAME = "select request_id, n from name where namespace = ? and request_id in (?*)"
-_HEADS = "select id, n, version, state, ready, ifnull(session, '') from state where id in (?*)"
-_FEED = "insert into feed (seq, n, version) values (?, ?, ?)"
-_OLDEST = "select id from state where due is not null and state >= 3 order by due, id limit ?"
-_DOOMED = (
-    "select s.id, s.n, s.version, s.state, s.ready, ifnull(s.session, ''), p.doc from state s join spec p on p.n = s.n"
-    " where s.id in (?*)"
+_BY_NAME = "select json_group_array(json_array(n)) from name where namespace = ? and request_id in (?*)"
+_HEADS = (
+    "select json_group_array(json_array(id, n, version, state, ready, ifnull(session, ''))) from state where id in (?*)"
+)
+_FEED = "insert into feed (seq, n, version) values ?*"
+_OLDEST = (
+    "select json_group_array(json_array(n)) from"
+    " (select n from state where due is not null and state >= 3 order by due, id limit ?)"
+)
+_SIZES = (
+    "select json_group_array(json_array(s.n, length(s.doc) + length(p.doc) + ifnull(length(cast(s.result as blob)), 0)"
+    " + ifnull(length(cast(p.payload as blob)), 0))) from state s join spec p on p.n = s.n where s.n in (?*)"
 )
 
 
@@ -50,18 +53,19 @@ class Head(NamedTuple):
         return self.state, self.ready, self.session, spec.type, spec.queue, spec.priority
 
 
-def heads(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Head]:
+def _heads(tx: Transaction, ids: Sequence[str]) -> dict[str, Head]:
     """Of stored jobs, by id."""
-    return {
-        job_id: Head(n, version, state, ready, session)
-        for job_id, n, version, state, ready, session in select_in(connection, _HEADS, ids)
-    }
-
-
-def jobs_by_number(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[str, Job]:
-    """Stored jobs, by id."""
-    jobs = (job_of(row) for row in select_in(connection, _BY_ID, numbers))
-    return {job.spec.id: job for job in jobs}
+    found: dict[str, Head] = {}
+    unknown: list[str] = []
+    for job_id in ids:
+        known = tx.known.get(job_id)
+        if known is None:
+            unknown.append(job_id)
+        else:
+            found[job_id] = Head(known.n, known.job.version, *place_of(known.job)[:3])
+    for job_id, *head in select_in(tx.connection, _HEADS, unknown):
+        found[job_id] = Head(*head)
+    return found
 
 
 def insert(tx: Transaction, jobs: Sequence[Job]) -> list[Job | None]:
@@ -102,7 +106,7 @@ def _named(connection: sqlite3.Connection, jobs: Sequence[Job]) -> dict[tuple[st
             asked.setdefault(job.spec.namespace, []).append(job.spec.request_id)
     numbers: list[int] = []
     for namespace, names in asked.items():
-        numbers += [n for _, n in select_in(connection, _BY_NAME, names, namespace)]
+        numbers += [n for (n,) in select_in(connection, _BY_NAME, names, namespace)]
     found = jobs_by_number(connection, numbers)
     return {(job.spec.namespace, job.spec.request_id): job for job in found.values()}
 
@@ -122,17 +126,29 @@ def _fits(tx: Transaction, more: int) -> bool:
 
 
 def _store_new(tx: Transaction, jobs: Sequence[Job]) -> None:
-    seqs = tx.ledger.take_seqs(len(jobs))
-    insert_jobs(tx.connection, zip(seqs, jobs, strict=True))
-    tx.connection.executemany(_FEED, [(n, n, job.version) for n, job in zip(seqs, jobs, strict=True)])
+    numbered = list(zip(tx.ledger.take_seqs(len(jobs)), jobs, strict=True))
+    insert_jobs(tx.connection, numbered)
+    write_rows(tx.connection, _FEED, "(?, ?, ?)", [(n, n, job.version) for n, job in numbered])
     tx.ledger.count((None, place_of(job)) for job in jobs)
-    tx.written += jobs
+    _note(tx, numbered)
+
+
+def _note(tx: Transaction, written: Sequence[tuple[int, Job]]) -> None:
+    """These records were written."""
+    known = tx.known
+    for n, job in written:
+        # A finished job is hardly ever written again.
+        if job.finish_time is None and is_small(job):
+            known.set(job.spec.id, Known(n, job))
+        else:
+            known.drop(job.spec.id)
+        tx.written.append(job)
 
 
 def put(tx: Transaction, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
     """`Store.put`."""
     tx.begin()
-    known = heads(tx.connection, [job.spec.id for job in jobs])
+    known = _heads(tx, [job.spec.id for job in jobs])
     answers: list[bool] = []
     fresh: list[tuple[Head, Job]] = []
     for job, version in zip(jobs, expected, strict=True):
@@ -149,26 +165,32 @@ def put(tx: Transaction, jobs: Sequence[Job], expected: Sequence[int]) -> list[b
 def move(tx: Transaction, moves: Sequence[tuple[Head, Job]]) -> None:
     """Writes the next records of stored jobs."""
     ledger = tx.ledger
-    tx.connection.executemany(UPDATE_STATE, [state_row(job, head.n) for head, job in moves])
+    # Of several for one job the last one stays.
+    update_jobs(tx.connection, {head.n: job for head, job in moves})
     seqs = ledger.take_seqs(len(moves))
-    tx.connection.executemany(_FEED, [(seq, head.n, job.version) for seq, (head, job) in zip(seqs, moves, strict=True)])
+    write_rows(
+        tx.connection,
+        _FEED,
+        "(?, ?, ?)",
+        [(seq, head.n, job.version) for seq, (head, job) in zip(seqs, moves, strict=True)],
+    )
     ledger.count((head.place(job.spec), place_of(job)) for head, job in moves)
-    tx.written += [job for _, job in moves]
+    _note(tx, [(head.n, job) for head, job in moves])
 
 
 def delete(tx: Transaction, jobs: Sequence[Job]) -> list[bool]:
     """`Store.delete`."""
     tx.begin()
-    versions = {job.spec.id: job.version for job in jobs}
-    stored = {row[0]: row for row in select_in(tx.connection, _DOOMED, list(versions))}
+    stored = _heads(tx, [job.spec.id for job in jobs])
     answers: list[bool] = []
-    doomed: list[tuple[Any, ...]] = []
+    doomed: list[tuple[Head, Job]] = []
     for job in jobs:
-        row = stored.get(job.spec.id)
-        fits = row is not None and row[2] == job.version
+        head = stored.get(job.spec.id)
+        fits = head is not None and head.version == job.version
         answers.append(fits)
-        if row is not None and fits:
-            doomed.append(stored.pop(job.spec.id))
+        if head is not None and fits:
+            del stored[job.spec.id]
+            doomed.append((head, job))
     _remove(tx, doomed)
     return answers
 
@@ -177,48 +199,49 @@ def forget(tx: Transaction, limit: int = _FORGOTTEN_AT_ONCE, more: int = 0) -> b
     """Deletes finished jobs beyond the bounds, those first whose retention would be over first; no more than `limit`,
     and where there should be room for so many bytes `more`, no more than it takes. False when there are none."""
     ledger, limits = tx.ledger, tx.limits
-    surplus = ledger.finished - limits.max_finished
+    surplus = max(0, ledger.finished - limits.max_finished)
     over = ledger.size + more - limits.max_bytes
     tx.begin()
-    ids = [row[0] for row in tx.connection.execute(_OLDEST, (limit if over > 0 else min(limit, surplus),))]
+    numbers = [n for (n,) in select_list(tx.connection, _OLDEST, limit if over > 0 else min(limit, surplus))]
     if over > 0:
-        ids = ids[: max(_few(tx, ids, over), surplus)]
-    stored = {row[0]: row for row in select_in(tx.connection, _DOOMED, ids)}
-    _remove(tx, [stored[job_id] for job_id in ids])
+        numbers = numbers[: max(_how_many(tx, numbers, over), surplus)]
+    doomed = jobs_by_number(tx.connection, numbers)
+    heads = _heads(tx, list(doomed))
+    _remove(
+        tx, sorted(((heads[job_id], job) for job_id, job in doomed.items()), key=lambda one: numbers.index(one[0].n))
+    )
     if over > 0:
         ledger.size = ledger.measure(tx.connection)
-    return bool(ids)
+    return bool(numbers)
 
 
-def _few(tx: Transaction, ids: Sequence[str], over: int) -> int:
+def _how_many(tx: Transaction, numbers: Sequence[int], over: int) -> int:
     """How many of these jobs, the first ones, take so many bytes."""
-    sql = (
-        "select s.id, length(s.doc) + ifnull(length(cast(s.result as blob)), 0) + ifnull(length(cast(p.payload as blob)), 0)"
-        " + length(p.doc) from state s join spec p on p.n = s.n where s.id in (?*)"
-    )
-    sizes = dict(select_in(tx.connection, sql, ids))
-    for count, job_id in enumerate(ids, 1):
-        over -= sizes[job_id]
+    sizes = {n: size for n, size in select_in(tx.connection, _SIZES, numbers)}
+    for count, n in enumerate(numbers, 1):
+        over -= sizes[n]
         if over <= 0:
             return count
-    return len(ids)
+    return len(numbers)
 
 
-def _remove(tx: Transaction, doomed: Sequence[tuple[Any, ...]]) -> None:
-    """Deletes the jobs of these rows of `_DOOMED`, and tells the feed."""
+def _remove(tx: Transaction, doomed: Sequence[tuple[Head, Job]]) -> None:
+    """Deletes jobs, and tells the feed."""
     connection, ledger = tx.connection, tx.ledger
-    specs = [replace(decode_spec(row[6]), payload=EMPTY_OBJECT) for row in doomed]
+    specs = [job.spec for _, job in doomed]
     seqs = ledger.take_seqs(len(doomed))
-    connection.executemany(
-        "insert into feed (seq, gone) values (?, ?)",
-        [(seq, bytearray(encode_spec(spec))) for seq, spec in zip(seqs, specs, strict=True)],
-    )
-    numbers = [(row[1],) for row in doomed]
+    gone = [(seq, bytearray(encode_spec(spec, payload=False))) for seq, spec in zip(seqs, specs, strict=True)]
+    write_rows(connection, "insert into feed (seq, gone) values ?*", "(?, ?)", gone)
+    numbers = [head.n for head, _ in doomed]
     for table in ("state", "spec", "log", "output"):
-        connection.executemany(f"delete from {table} where n = ?", numbers)  # noqa: S608 - constants
-    connection.executemany(
-        "delete from name where namespace = ? and request_id = ?",
-        [(spec.namespace, spec.request_id) for spec in specs if spec.request_id],
-    )
-    ledger.count((Head(*row[1:6]).place(spec), None) for row, spec in zip(doomed, specs, strict=True))
-    tx.gone += [spec.id for spec in specs]
+        for_all(connection, f"delete from {table} where n in (?*)", numbers)  # noqa: S608 - constants
+    names: dict[str, list[str]] = {}
+    for spec in specs:
+        if spec.request_id:
+            names.setdefault(spec.namespace, []).append(spec.request_id)
+    for namespace, some in names.items():
+        for_all(connection, "delete from name where namespace = ? and request_id in (?*)", some, namespace)
+    ledger.count((head.place(spec), None) for (head, _), spec in zip(doomed, specs, strict=True))
+    for spec in specs:
+        tx.known.drop(spec.id)
+        tx.gone.append(spec.id)
