@@ -1,9 +1,9 @@
 """Many rows in few steps.
 
-Python's sqlite3 lets go of the interpreter lock for each step of a statement, which is each row that is read, and each
-row of `executemany`. While the event loop is busy, taking it back costs up to 5 ms, each time. So rows are written by
-statements with many value lists, and read as one row that holds them all: lists of numbers and names as JSON, records as
-one long blob and the lengths of its parts. That costs the engine no more than row by row.
+Python's sqlite3 lets go of the interpreter lock for each step of a statement: each row that is read, each row of an
+`executemany`. While the event loop is busy, taking it back costs up to 5 ms, each time. So rows are written by
+statements with many value lists, and read as one row that holds them all: lists of numbers and names as JSON, records
+as one long blob and the lengths of its parts. That costs the engine no more than row by row.
 """
 
 from __future__ import annotations

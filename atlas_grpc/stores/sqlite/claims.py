@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ... import lifecycle
-from ...model import State
 from .batches import jobs_by_number, select_list
-from .writes import Head, move
+from .ledger import place_of
+from .transaction import Known
+from .writes import move
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +36,11 @@ def claim(tx: Transaction, session: str, worker: str, asks: Sequence[Ask], limit
         return []
     tx.begin()
     taken = _chosen(_candidates(tx, asks, limit), asks, limit)
-    moves: list[tuple[Head, Job]] = []
-    for job, candidate in zip(_records(tx, taken), taken, strict=True):
+    moves: list[tuple[Known, Job]] = []
+    for known, job in _records(tx, taken):
         ledger.fence += 1
         after = lifecycle.started(job, now, session=session, worker=worker, fence=ledger.fence)
-        moves.append((Head(candidate[3], job.version, State.PENDING, True, ""), after))
+        moves.append((known, after))
     move(tx, moves)
     return [job for _, job in moves]
 
@@ -57,7 +58,7 @@ def _candidates(tx: Transaction, asks: Sequence[Ask], limit: int) -> list[_Candi
             select_list(tx.connection, _ONE_QUEUE, job_type, queue, wanted)
             for queue in {queue for ask in same for queue in ask.queues or ()}
         ]
-    return sorted({row[2]: row for rows in lists for row in rows}.values())
+    return lists[0] if len(lists) == 1 else sorted({row[2]: row for rows in lists for row in rows}.values())
 
 
 def _chosen(found: Sequence[_Candidate], asks: Sequence[Ask], limit: int) -> list[_Candidate]:
@@ -75,16 +76,17 @@ def _chosen(found: Sequence[_Candidate], asks: Sequence[Ask], limit: int) -> lis
     return taken
 
 
-def _records(tx: Transaction, taken: Sequence[_Candidate]) -> list[Job]:
-    found: dict[str, Job] = {}
-    unknown: list[int] = []
+def _records(tx: Transaction, taken: Sequence[_Candidate]) -> list[tuple[Known, Job]]:
+    found: dict[str, tuple[Known, Job]] = {}
+    unknown: dict[str, int] = {}
     for _, _, job_id, n, _, _ in taken:
         known = tx.known.get(job_id)
-        if known is None:
-            unknown.append(n)
+        if known is None or known.job is None:
+            unknown[job_id] = n
         else:
-            found[job_id] = known.job
-    found.update(jobs_by_number(tx.connection, unknown))
+            found[job_id] = known, known.job
+    for job_id, job in jobs_by_number(tx.connection, list(unknown.values())).items():
+        found[job_id] = Known(unknown[job_id], job.version, place_of(job)), job
     return [found[candidate[2]] for candidate in taken]
 
 

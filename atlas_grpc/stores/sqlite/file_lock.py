@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import IO
 
 from ...errors import FailedPrecondition
@@ -31,7 +32,7 @@ class FileLock:
 
     def __init__(self, path: str) -> None:
         """Takes the lock of a database. Raises FailedPrecondition when another store holds it."""
-        self._file = open(f"{path}.lock", "a+", encoding="utf-8")  # noqa: SIM115 - it stays open while the store is
+        self._file = Path(f"{path}.lock").open("a+", encoding="utf-8")  # noqa: SIM115 - it stays open while the store is
         try:
             _lock(self._file)
         except OSError:

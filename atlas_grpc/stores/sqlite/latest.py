@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 V = TypeVar("V")
 
@@ -26,6 +29,10 @@ class Latest(Generic[V]):
     def set(self, key: str, value: V) -> None:
         """Replaces what was there."""
         self._young[key] = value
+
+    def update(self, values: Mapping[str, V]) -> None:
+        """Replaces many."""
+        self._young.update(values)
 
     def drop(self, key: str) -> None:
         """Forgets a key; harmless when it is not known."""

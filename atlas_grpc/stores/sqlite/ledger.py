@@ -41,7 +41,7 @@ class Ledger:
         """
         row = connection.execute(f"select epoch, fence, {', '.join(_STATES)} from meta").fetchone()  # noqa: S608
         self.epoch: str = row[0]
-        self.states = dict(zip(State, row[2:], strict=True))
+        self.states: dict[State, int] = dict(zip(State, row[2:], strict=True))
         self.types: dict[str, int] = {}
         """Ready jobs by type."""
         self.lines: dict[Line, int] = {}
@@ -79,11 +79,13 @@ class Ledger:
 
     @property
     def unfinished(self) -> int:
-        return self.states[State.PENDING] + self.states[State.RUNNING]
+        states = self.states
+        return states[State.PENDING] + states[State.RUNNING]
 
     @property
     def finished(self) -> int:
-        return self.states[State.SUCCESS] + self.states[State.FAILED] + self.states[State.CANCELLED]
+        states = self.states
+        return states[State.SUCCESS] + states[State.FAILED] + states[State.CANCELLED]
 
     def take_seqs(self, count: int) -> range:
         """Places in the feed for so many changes."""

@@ -89,7 +89,7 @@ def _end_of_budget(connection: sqlite3.Connection, namespace: str, after: str | 
 
 
 def _listing(where: Filter, after: str | None, last: str | None, limit: int) -> tuple[Any, ...]:
-    """The statement for the ids of a filter, but for its labels, newest first, between two places; and its parameters."""
+    """The statement for the ids of a filter without its labels, newest first, between two places; its parameters."""
     terms = ["namespace = ?"]
     values: list[Any] = [where.namespace]
     for term, bound in (

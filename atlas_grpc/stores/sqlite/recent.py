@@ -17,59 +17,41 @@ if TYPE_CHECKING:
     from ...model import Job
     from .transaction import Transaction
 
-_LARGEST = 4 << 10
-"""Bytes of payload and result up to which a record is kept in memory."""
-
-
-def is_small(job: Job) -> bool:
-    """Whether a record may be kept in memory."""
-    result = job.result
-    size = len(job.spec.payload.data)
-    return (size if result is None else size + len(result.data)) <= _LARGEST
-
 
 class Recent:
-    """Records by id. The writer's thread calls `doubt` and `trust`, the event loop the others; what both touch is a list,
-    by single operations, so no lock is needed."""
+    """Records by id. The writer's thread calls `doubt` and `trust`, the event loop the others; what both touch is a
+    list, by single operations, so no lock is needed."""
 
     def __init__(self, length: int) -> None:
         self._jobs: Latest[Job] = Latest(length)
-        self._doubtful: list[tuple[Transaction, set[str]]] = []
-        """What the transactions write that are being committed, while the loop has not heard of them."""
+        self._doubtful: list[Transaction] = []
+        """Those that are being committed, while the loop has not heard of them."""
 
     def get(self, ids: Sequence[str]) -> list[Job | None] | None:
         """The stored records, or None when one of them is not known here."""
-        doubtful = [written for _, written in self._doubtful]
+        doubtful = list(self._doubtful)
         found: list[Job | None] = []
         for job_id in ids:
             job = self._jobs.get(job_id)
-            if job is None or any(job_id in written for written in doubtful):
+            if job is None or any(tx.touches(job_id) for tx in doubtful):
                 return None
             found.append(job)
         return found
 
     def doubt(self, tx: Transaction) -> None:
         """A transaction is about to be committed."""
-        ids = {job.spec.id for job in tx.written}
-        ids.update(tx.gone)
-        self._doubtful.append((tx, ids))
+        self._doubtful.append(tx)
 
     def trust(self, tx: Transaction) -> None:
         """What became of the transaction is known: it was rolled back, or `settle` has seen it."""
-        for entry in self._doubtful:
-            if entry[0] is tx:
-                self._doubtful.remove(entry)
-                return
+        if tx in self._doubtful:
+            self._doubtful.remove(tx)
 
     def settle(self, tx: Transaction) -> None:
         """The transaction was committed."""
         jobs = self._jobs
-        for job in tx.written:
-            if is_small(job):
-                jobs.set(job.spec.id, job)
-            else:
-                jobs.drop(job.spec.id)
-        for job_id in tx.gone:
+        jobs.update(tx.kept)
+        for job_id in (*tx.large, *tx.gone):
             jobs.drop(job_id)
         jobs.age()
         self.trust(tx)

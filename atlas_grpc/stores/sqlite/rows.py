@@ -22,8 +22,8 @@ _STATE = (
     " nullif(cast(? as text), ''), nullif(?, ''), ?"
 )
 _CHANGING = (
-    "version", "state", "ready", "next_start", "due", "session", "fence", "attempt", "started", "finished", "doc", "result",
-    "error",
+    "version", "state", "ready", "next_start", "due", "session", "fence", "attempt", "started", "finished", "doc",
+    "result", "error",
 )  # fmt: skip
 # ruff: noqa: S608 - statements are put together from constants
 _INSERT_STATE = (

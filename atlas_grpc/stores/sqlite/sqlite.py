@@ -5,8 +5,8 @@ lock refuses a second server, one thread writes (`writer`), two threads read (`r
 what this process wrote last need not be read again (`recent`), and numbers need not be counted again (`ledger`).
 
 What is stored is laid out for few and small writes: the spec, which may be large and never changes, apart from the
-state, which a job's life rewrites twice; ready jobs alone in the ready indexes, waiting and finished ones each in an
-index of their own by time; the feed a table that only grows at its end and is cut at its beginning. Order in the feed is
+state, which a job's life rewrites twice; ready jobs alone in the ready indexes, waiting and finished ones each in their
+own index by time; the feed a table that only grows at its end and is cut at its beginning. Order in the feed is
 order of commit, as there is one writer. A person can read it: `sqlite3 jobs.db 'select * from job'`.
 
 A cursor of the feed is good if its own row is still there. Numbers (cursors, fences) go on from the time at which the
@@ -17,11 +17,11 @@ misread.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...errors import FailedPrecondition, InvalidArgument, Unavailable
-from ...model import State
 from ..base import Counts, Filter, Output, Page, Store, StoreListener
 from . import claims, output, reads, writes
 from .file_lock import FileLock
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...clock import Clock
-    from ...model import Ask, Job, LogLine, Update
+    from ...model import Ask, Job, LogLine, State, Update
     from ..base import Change
     from .writer import WriterStats
 
@@ -50,7 +50,7 @@ def from_url(url: str, clock: Clock, limits: SqliteLimits | None = None) -> Sqli
     `?sync=normal`. Raises InvalidArgument for any other URL."""
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))
-    if parts.scheme != "sqlite" or parts.netloc or parts.fragment or not path or path.endswith("/"):
+    if not url.startswith("sqlite:///") or parts.netloc or parts.fragment or not path or path.endswith("/"):
         raise InvalidArgument.of("store", f"{url!r} is not sqlite:///relative.db or sqlite:////absolute.db")
     sync: Sync = "full"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -155,7 +155,7 @@ class SqliteStore(Store):
     def wal_size(self) -> int:
         """Bytes of the write-ahead log."""
         try:
-            return os.stat(f"{self.path}-wal").st_size
+            return Path(f"{self.path}-wal").stat().st_size
         except FileNotFoundError:
             return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...clock import Clock
     from ...model import Job
     from .latest import Latest
-    from .ledger import Ledger
+    from .ledger import Ledger, Place
 
 
 class SqliteLimits(msgspec.Struct, frozen=True):
@@ -28,11 +28,14 @@ class SqliteLimits(msgspec.Struct, frozen=True):
     """Changes that the feed keeps."""
 
 
-class Known(NamedTuple):
-    """A record that was written not long ago, and its number."""
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """A stored job, as far as a write must know it."""
 
     n: int
-    job: Job
+    version: int
+    place: Place
+    job: Job | None = None
+    """None when only the rest was read, or when the record is large."""
 
 
 class Transaction:
@@ -49,10 +52,18 @@ class Transaction:
         self.begun = False
         self.written: list[Job] = []
         """Records in the order they were written."""
-        self.gone: list[str] = []
+        self.kept: dict[str, Job] = {}
+        """The latest of these that are small."""
+        self.large: set[str] = set()
+        """The jobs of the others."""
+        self.gone: set[str] = set()
         """Deleted jobs."""
         self.outputs: list[str] = []
         """Jobs with new output."""
+
+    def touches(self, job_id: str) -> bool:
+        """Whether it writes or deletes the job."""
+        return job_id in self.kept or job_id in self.large or job_id in self.gone
 
     def begin(self) -> None:
         """Makes sure that the transaction has begun."""

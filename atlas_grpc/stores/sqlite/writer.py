@@ -1,14 +1,14 @@
 """The writer: one thread, one connection, one transaction for all operations that wait.
 
-Why it looks like this. SQLite takes one writer at a time, and with `synchronous=FULL` each commit waits for the disk: one
-by one that is some thousand a second, together it is as fast as the statements are. So callers do not write. They queue
-an operation, a function in a transaction; the thread takes all that wait (up to a bound), runs them in one transaction,
-commits, and hands all results to the event loop at once. While the disk works, the next ones gather: there is no timer,
-and a lone caller waits for nobody. Nothing is answered, and no hint is given, before the commit.
+Why it looks like this. SQLite takes one writer at a time, and with `synchronous=FULL` each commit waits for the disk:
+one by one that is a thousand a second, together it is as fast as the statements are. So callers do not write. They
+queue an operation, a function in a transaction; the thread takes all that wait (up to a bound), runs them in one
+transaction, commits, and hands all results to the event loop at once. While the disk works, the next ones gather: there
+is no timer, and a lone caller waits for nobody. Nothing is answered, and no hint is given, before the commit.
 
 An operation that fails must not take its neighbours with it. Savepoints would ensure that, at two statements each and a
-journal of every page. Instead the whole transaction is rolled back, the failed operation is answered, and the others run
-again: they are functions of the file and their arguments, and nobody has seen their results. It almost never happens.
+journal of every page. Instead the whole transaction is rolled back, the failed operation is answered, and the others
+run again: they are functions of the file and their arguments, and nobody has seen their results. It is very rare.
 When the file or the machine is to blame (full disk, I/O error, somebody else's lock), all are answered with that.
 
 The thread never dies of an error. After one that leaves the connection in doubt it opens another one, and asks the file
@@ -297,6 +297,7 @@ class Writer:
 
     def _doubt(self) -> None:
         """Another connection must be opened before the next operation."""
+        self._recent.clear()
         try:
             self._disconnect()
         except sqlite3.Error as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..codec import encode_spec
 from .batches import for_all, jobs_by_number, select_in, select_list, write_rows
 from .ledger import place_of
-from .recent import is_small
 from .rows import insert_jobs, update_jobs
 from .transaction import Known
 
@@ -15,18 +14,20 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from ...model import Job, JobSpec
-    from .ledger import Place
+    from ...model import Job
     from .transaction import Transaction
 
 _JOB_BYTES = 1_500
 """What a job takes in the file beside payload and result, with its share of the indexes; rather too much."""
+_LARGEST = 4 << 10
+"""Bytes of payload and result up to which a record is kept in memory."""
 _EVICTED_AT_ONCE = 50
 _FORGOTTEN_AT_ONCE = 250
 
 _BY_NAME = "select json_group_array(json_array(n)) from name where namespace = ? and request_id in (?*)"
 _HEADS = (
-    "select json_group_array(json_array(id, n, version, state, ready, ifnull(session, ''))) from state where id in (?*)"
+    "select json_group_array(json_array(id, n, version, state, ready, ifnull(session, ''), type, queue, priority))"
+    " from state where id in (?*)"
 )
 _FEED = "insert into feed (seq, n, version) values ?*"
 _OLDEST = (
@@ -39,32 +40,18 @@ _SIZES = (
 )
 
 
-class Head(NamedTuple):
-    """What a write must know of the stored job."""
-
-    n: int
-    version: int
-    state: int
-    ready: bool
-    session: str
-
-    def place(self, spec: JobSpec) -> Place:
-        """Where the stored job is."""
-        return self.state, self.ready, self.session, spec.type, spec.queue, spec.priority
-
-
-def _heads(tx: Transaction, ids: Sequence[str]) -> dict[str, Head]:
-    """Of stored jobs, by id."""
-    found: dict[str, Head] = {}
+def _stored(tx: Transaction, ids: Sequence[str]) -> dict[str, Known]:
+    """What is known of stored jobs, by id."""
+    found: dict[str, Known] = {}
     unknown: list[str] = []
     for job_id in ids:
         known = tx.known.get(job_id)
         if known is None:
             unknown.append(job_id)
         else:
-            found[job_id] = Head(known.n, known.job.version, *place_of(known.job)[:3])
-    for job_id, *head in select_in(tx.connection, _HEADS, unknown):
-        found[job_id] = Head(*head)
+            found[job_id] = known
+    for job_id, n, version, *place in select_in(tx.connection, _HEADS, unknown):
+        found[job_id] = Known(n, version, (place[0], place[1], place[2], place[3], place[4], place[5]))
     return found
 
 
@@ -129,68 +116,75 @@ def _store_new(tx: Transaction, jobs: Sequence[Job]) -> None:
     numbered = list(zip(tx.ledger.take_seqs(len(jobs)), jobs, strict=True))
     insert_jobs(tx.connection, numbered)
     write_rows(tx.connection, _FEED, "(?, ?, ?)", [(n, n, job.version) for n, job in numbered])
-    tx.ledger.count((None, place_of(job)) for job in jobs)
-    _note(tx, numbered)
+    new = [(Known(n, job.version, place_of(job)), job) for n, job in numbered]
+    tx.ledger.count((None, known.place) for known, _ in new)
+    _note(tx, new)
 
 
-def _note(tx: Transaction, written: Sequence[tuple[int, Job]]) -> None:
+def _note(tx: Transaction, written: Sequence[tuple[Known, Job]]) -> None:
     """These records were written."""
-    known = tx.known
-    for n, job in written:
-        # A finished job is hardly ever written again.
-        if job.finish_time is None and is_small(job):
-            known.set(job.spec.id, Known(n, job))
+    known, kept = tx.known, tx.kept
+    for now, job in written:
+        job_id = job.spec.id
+        result = job.result
+        size = len(job.spec.payload.data)
+        small = (size if result is None else size + len(result.data)) <= _LARGEST
+        if small:
+            kept[job_id] = job
         else:
-            known.drop(job.spec.id)
-        tx.written.append(job)
+            kept.pop(job_id, None)
+            tx.large.add(job_id)
+        if job.finish_time is None:
+            known.set(job_id, Known(now.n, now.version, now.place, job) if small else now)
+        else:
+            # It is hardly ever written again.
+            known.drop(job_id)
+    tx.written += [job for _, job in written]
 
 
 def put(tx: Transaction, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
     """`Store.put`."""
     tx.begin()
-    known = _heads(tx, [job.spec.id for job in jobs])
+    stored = _stored(tx, [job.spec.id for job in jobs])
     answers: list[bool] = []
-    fresh: list[tuple[Head, Job]] = []
+    moves: list[tuple[Known, Job]] = []
     for job, version in zip(jobs, expected, strict=True):
-        head = known.get(job.spec.id)
-        fits = head is not None and head.version == version
+        before = stored.get(job.spec.id)
+        fits = before is not None and before.version == version
         answers.append(fits)
-        if head is not None and fits:
-            fresh.append((head, job))
-            known[job.spec.id] = Head(head.n, job.version, *place_of(job)[:3])
-    move(tx, fresh)
+        if before is not None and fits:
+            moves.append((before, job))
+            stored[job.spec.id] = Known(before.n, job.version, place_of(job))
+    move(tx, moves)
     return answers
 
 
-def move(tx: Transaction, moves: Sequence[tuple[Head, Job]]) -> None:
-    """Writes the next records of stored jobs."""
+def move(tx: Transaction, moves: Sequence[tuple[Known, Job]]) -> None:
+    """Writes the next records of jobs that are known as stored."""
     ledger = tx.ledger
     # Of several for one job the last one stays.
-    update_jobs(tx.connection, {head.n: job for head, job in moves})
+    update_jobs(tx.connection, {before.n: job for before, job in moves})
     seqs = ledger.take_seqs(len(moves))
-    write_rows(
-        tx.connection,
-        _FEED,
-        "(?, ?, ?)",
-        [(seq, head.n, job.version) for seq, (head, job) in zip(seqs, moves, strict=True)],
-    )
-    ledger.count((head.place(job.spec), place_of(job)) for head, job in moves)
-    _note(tx, [(head.n, job) for head, job in moves])
+    changes = [(seq, before.n, job.version) for seq, (before, job) in zip(seqs, moves, strict=True)]
+    write_rows(tx.connection, _FEED, "(?, ?, ?)", changes)
+    after = [Known(before.n, job.version, place_of(job)) for before, job in moves]
+    ledger.count((before.place, now.place) for (before, _), now in zip(moves, after, strict=True))
+    _note(tx, [(now, job) for now, (_, job) in zip(after, moves, strict=True)])
 
 
 def delete(tx: Transaction, jobs: Sequence[Job]) -> list[bool]:
     """`Store.delete`."""
     tx.begin()
-    stored = _heads(tx, [job.spec.id for job in jobs])
+    stored = _stored(tx, [job.spec.id for job in jobs])
     answers: list[bool] = []
-    doomed: list[tuple[Head, Job]] = []
+    doomed: list[tuple[Known, Job]] = []
     for job in jobs:
-        head = stored.get(job.spec.id)
-        fits = head is not None and head.version == job.version
+        known = stored.get(job.spec.id)
+        fits = known is not None and known.version == job.version
         answers.append(fits)
-        if head is not None and fits:
+        if known is not None and fits:
             del stored[job.spec.id]
-            doomed.append((head, job))
+            doomed.append((known, job))
     _remove(tx, doomed)
     return answers
 
@@ -205,11 +199,10 @@ def forget(tx: Transaction, limit: int = _FORGOTTEN_AT_ONCE, more: int = 0) -> b
     numbers = [n for (n,) in select_list(tx.connection, _OLDEST, limit if over > 0 else min(limit, surplus))]
     if over > 0:
         numbers = numbers[: max(_how_many(tx, numbers, over), surplus)]
-    doomed = jobs_by_number(tx.connection, numbers)
-    heads = _heads(tx, list(doomed))
-    _remove(
-        tx, sorted(((heads[job_id], job) for job_id, job in doomed.items()), key=lambda one: numbers.index(one[0].n))
-    )
+    jobs = jobs_by_number(tx.connection, numbers)
+    stored = _stored(tx, list(jobs))
+    place = {n: at for at, n in enumerate(numbers)}
+    _remove(tx, sorted(((stored[job_id], job) for job_id, job in jobs.items()), key=lambda one: place[one[0].n]))
     if over > 0:
         ledger.size = ledger.measure(tx.connection)
     return bool(numbers)
@@ -217,7 +210,7 @@ def forget(tx: Transaction, limit: int = _FORGOTTEN_AT_ONCE, more: int = 0) -> b
 
 def _how_many(tx: Transaction, numbers: Sequence[int], over: int) -> int:
     """How many of these jobs, the first ones, take so many bytes."""
-    sizes = {n: size for n, size in select_in(tx.connection, _SIZES, numbers)}
+    sizes = {row[0]: row[1] for row in select_in(tx.connection, _SIZES, numbers)}
     for count, n in enumerate(numbers, 1):
         over -= sizes[n]
         if over <= 0:
@@ -225,14 +218,14 @@ def _how_many(tx: Transaction, numbers: Sequence[int], over: int) -> int:
     return len(numbers)
 
 
-def _remove(tx: Transaction, doomed: Sequence[tuple[Head, Job]]) -> None:
+def _remove(tx: Transaction, doomed: Sequence[tuple[Known, Job]]) -> None:
     """Deletes jobs, and tells the feed."""
     connection, ledger = tx.connection, tx.ledger
     specs = [job.spec for _, job in doomed]
     seqs = ledger.take_seqs(len(doomed))
     gone = [(seq, bytearray(encode_spec(spec, payload=False))) for seq, spec in zip(seqs, specs, strict=True)]
     write_rows(connection, "insert into feed (seq, gone) values ?*", "(?, ?)", gone)
-    numbers = [head.n for head, _ in doomed]
+    numbers = [known.n for known, _ in doomed]
     for table in ("state", "spec", "log", "output"):
         for_all(connection, f"delete from {table} where n in (?*)", numbers)  # noqa: S608 - constants
     names: dict[str, list[str]] = {}
@@ -241,7 +234,7 @@ def _remove(tx: Transaction, doomed: Sequence[tuple[Head, Job]]) -> None:
             names.setdefault(spec.namespace, []).append(spec.request_id)
     for namespace, some in names.items():
         for_all(connection, "delete from name where namespace = ? and request_id in (?*)", some, namespace)
-    ledger.count((head.place(spec), None) for (head, _), spec in zip(doomed, specs, strict=True))
+    ledger.count((known.place, None) for known, _ in doomed)
     for spec in specs:
         tx.known.drop(spec.id)
-        tx.gone.append(spec.id)
+        tx.gone.add(spec.id)
