@@ -1,4 +1,4 @@
-"""Writes to a SQLite store until it is killed, and tells on stdout, line by line, what it begins and what was acknowledged:
+"""Writes to a SQLite store until it is killed, and tells on stdout what it begins and what was acknowledged:
 
 begin <id> …            an insert of these jobs, all of them or none
 done <id>=<version> …   these records are acknowledged

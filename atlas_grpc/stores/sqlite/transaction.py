@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ...model import Job
+from .ledger import Place
+
 if TYPE_CHECKING:
     import sqlite3
 
     from ...clock import Clock
-    from ...model import Job
     from .latest import Latest
-    from .ledger import Ledger, Place
+    from .ledger import Ledger
 
 
 class SqliteLimits(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The SQLite store beside what every store must do: its URL, what a person sees in the file, what it keeps in memory."""
+"""The SQLite store beside what every store must do: its URL, what a person sees in it, what it keeps in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atlas_grpc.errors import InvalidArgument
+from atlas_grpc.errors import InvalidArgument, ResumeTokenExpired
 from atlas_grpc.model import Content, Failed, Failure, Progress, Succeeded, Update
 from atlas_grpc.stores.sqlite import SqliteLimits, SqliteStore, from_url
 from atlas_grpc.stores.sqlite.latest import Latest
@@ -44,7 +44,7 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("url", "named"),
     [
         ("sqlite://jobs.db", "sqlite:///relative.db"),
-        ("sqlite:jobs", "sqlite://jobs|sqlite:///relative.db"),
+        ("sqlite:jobs", "sqlite:///relative.db"),
         ("sqlite:///", "sqlite:///relative.db"),
         ("sqlite:///folder/", "sqlite:///relative.db"),
         ("sqlite:///x.db#y", "sqlite:///relative.db"),
@@ -100,7 +100,7 @@ async def test_a_person_can_read_it(kit: Kit) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [Content(b""), Content(b"\xff\xfe\x00{"), Content(b"", ""), Content(b"\x00" * 10, "x/y"), Content(b"null"), Content(b'"\\u0000"')],
+    [Content(b""), Content(b"\xff\xfe\x00{"), Content(b"", ""), Content(b"\x00" * 10, "x/y"), Content(b"null")],
     ids=repr,
 )  # fmt: skip
 async def test_any_content_comes_back(kit: Kit, content: Content) -> None:
@@ -141,12 +141,11 @@ async def test_many_of_everything(kit: Kit) -> None:
     updates = [Update(job.id, job.fence, Progress(1.0)) for job in taken]
     assert all(await kit.store.report(updates))
     assert len({output.progress for output in await kit.store.outputs([job.id for job in taken])}) == 1
-    with pytest.raises(Exception, match="no longer kept"):
+    with pytest.raises(ResumeTokenExpired):
         await kit.store.changes(0, 10)
     assert await kit.store.delete(taken) == [True] * 1_347
-    assert await kit.store.counts() == type(await kit.store.counts())(
-        dict.fromkeys((await kit.store.counts()).states, 0), (), (await kit.store.counts()).size
-    )
+    counts = await kit.store.counts()
+    assert (sum(counts.states.values()), counts.queues) == (0, ())
 
 
 def test_latest_is_bounded() -> None:
