@@ -14,7 +14,7 @@ import sys
 from atlas_grpc import lifecycle
 from atlas_grpc.clock import SystemClock
 from atlas_grpc.model import SECOND, Ask, Content, Job, LogLine, Progress, Severity, Succeeded, Update
-from atlas_grpc.stores.sqlite import SqliteStore
+from atlas_grpc.stores.sqlite import SqliteStore, connection
 from atlas_grpc.testing.stores import StoreFactory
 from atlas_grpc.testing.stores._kit import Kit, Listener
 
@@ -58,6 +58,7 @@ class NoFactory(StoreFactory):
 
 
 async def main(path: str, seed: int) -> None:
+    connection._CHECKPOINT_PAGES = 40  # so that some are killed in the middle of a checkpoint
     store = SqliteStore(path, SystemClock())
     await store.open(Listener())
     kits = [Kit(NoFactory(), store) for _ in range(3)]

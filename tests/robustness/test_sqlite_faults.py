@@ -244,6 +244,30 @@ async def test_a_lost_connection_is_replaced(tmp_path: Path) -> None:
         assert await kit.store.held("s1", 10) == [following]
 
 
+async def test_a_close_that_is_cancelled_still_happens(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with opened(path) as kit:
+        (job,) = await kit.new(1)
+        closing_task = asyncio.ensure_future(kit.store.close())
+        await asyncio.sleep(0)
+        closing_task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing_task
+        await kit.store.close()
+        async with opened(path) as again:
+            assert await again.get(job) == job
+
+
+async def test_the_wal_is_cut_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_REST", 0.02)
+    async with opened(tmp_path / "jobs.db") as kit:
+        await kit.new(50)
+        await kit.hinted(lambda: kit.store.wal_size() == 0, "the WAL is cut")
+        (job,) = await kit.new(1)
+        assert kit.store.wal_size() > 0
+        assert await kit.get(job) == job
+
+
 async def test_closing_does_what_waits(tmp_path: Path) -> None:
     async with opened(tmp_path / "jobs.db") as kit:
         jobs = [kit.job() for _ in range(20)]

@@ -42,6 +42,9 @@ def _tune(connection: sqlite3.Connection, sync: str) -> None:
         f"page_size={PAGE_SIZE}",
         "journal_mode=wal",
         f"synchronous={sync}",
+        # Where fsync alone leaves the data in the disk's cache (macOS).
+        "fullfsync=on",
+        "checkpoint_fullfsync=on",
         f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
         f"journal_size_limit={_WAL_KEPT}",
         f"cache_size=-{_WRITER_CACHE}",

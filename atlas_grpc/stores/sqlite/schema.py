@@ -36,6 +36,10 @@ def examine(connection: sqlite3.Connection, path: str) -> None:
         wanted = ".".join(map(str, OLDEST_SQLITE))
         msg = f"the SQLite library of this Python is {sqlite3.sqlite_version}; {wanted} or newer is needed"
         raise FailedPrecondition(msg)
+    try:
+        connection.execute("select json_group_array(1)")
+    except sqlite3.OperationalError:
+        raise FailedPrecondition("the SQLite library of this Python was built without JSON") from None
     version, known = _version(connection, path), len(migrations())
     if version > known:
         msg = f"{path} is from a newer Atlas (schema {version}; this one knows {known}): use that one"

@@ -16,6 +16,7 @@ misread.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,6 +76,7 @@ class SqliteStore(Store):
         self._listener: StoreListener | None = None
         self._recent = Recent(_RECENT)
         self._open: _Open | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def epoch(self) -> str:
@@ -103,11 +105,18 @@ class SqliteStore(Store):
     async def close(self) -> None:
         if self._open is not None:
             opened, self._open = self._open, None
-            await opened.readers.stop()
-            await opened.writer.stop()
-            opened.lock.release()
-            self._listener = None
-            self._recent.clear()
+            self._closing = asyncio.create_task(self._shut(opened))
+        if self._closing is not None:
+            # Whoever is not patient enough must not leave a lock behind, nor let go of it too early.
+            await asyncio.shield(self._closing)
+            self._closing = None
+
+    async def _shut(self, opened: _Open) -> None:
+        await opened.readers.stop()
+        await opened.writer.stop()
+        opened.lock.release()
+        self._listener = None
+        self._recent.clear()
 
     def _publish(self, done: Done) -> None:
         """On the event loop, after a commit: what is known, then the answers, then the hints."""
