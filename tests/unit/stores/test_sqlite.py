@@ -6,12 +6,15 @@ import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
+from unittest.mock import ANY
 
 import pytest
+from msgspec.structs import replace
 
+from atlas_grpc import lifecycle
 from atlas_grpc.errors import InvalidArgument, ResumeTokenExpired
 from atlas_grpc.model import Content, Failed, Failure, Progress, State, Succeeded, Update
-from atlas_grpc.stores.base import Filter
+from atlas_grpc.stores.base import Counts, Filter
 from atlas_grpc.stores.sqlite import (
     SqliteLimits,
     SqliteStore,
@@ -24,13 +27,17 @@ from atlas_grpc.stores.sqlite import (
     writes,
 )
 from atlas_grpc.stores.sqlite.latest import Latest
+from atlas_grpc.stores.sqlite.recent import Recent
+from atlas_grpc.stores.sqlite.transaction import Transaction
 from atlas_grpc.testing import FakeClock
 from atlas_grpc.testing.stores._kit import Kit, ids
 from tests.conformance.stores.factories_sqlite import SqliteFactory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
+
+    from atlas_grpc.model import Job
 
 
 @pytest.fixture
@@ -137,6 +144,46 @@ async def test_records_in_memory_are_the_stored_ones(kit: Kit) -> None:
     first = await kit.store.get(names)
     kit.store._recent.clear()
     assert await kit.store.get(names) == first == [jobs[0], jobs[1], None, jobs[3]]
+
+
+async def test_several_steps_of_a_job_in_one_batch(kit: Kit) -> None:
+    (job,) = await kit.new(1)
+    second = lifecycle.request_cancel(job, kit.store.now(), "why", 0)
+    third = lifecycle.new_run(second, kit.store.now())
+    steps = [second, third, lifecycle.cancelled(job, kit.store.now())]
+    assert await kit.store.put(steps, [1, 2, 1]) == [True, True, False]
+    kit.store._recent.clear()
+    assert await kit.get(job) == third
+    assert [change.job for change in await kit.feed(0)] == [third]
+    assert await kit.store.counts() == Counts(dict.fromkeys(State, 0) | {State.PENDING: 2}, ANY, ANY)
+    await kit.session()
+    assert ids(await kit.claim()) == [job.id]
+
+
+async def test_a_record_is_in_doubt_while_it_is_committed(kit: Kit) -> None:
+    """A reader of the file may know more than the memory then."""
+    (job,) = await kit.new(1)
+    recent, names = Recent(10), [job.id]
+    first, second, third = Tx([job]), Tx([replace(job, version=2)]), Tx([replace(job, version=3)])
+    recent.settle(first)
+    assert recent.get(names) == [job]
+    recent.doubt(second)
+    assert recent.get(names) is None
+    recent.doubt(third)
+    recent.settle(second)
+    assert recent.get(names) is None, "the third is still under way"
+    recent.trust(third)
+    assert recent.get(names) == second.written, "it was rolled back"
+    recent.settle(Tx([], gone={job.id}))
+    assert recent.get(names) is None
+
+
+class Tx(Transaction):
+    """What a transaction did."""
+
+    def __init__(self, written: list[Job], gone: Iterable[str] = ()) -> None:
+        self.written, self.kept = written, {job.id: job for job in written}
+        self.large, self.gone = set(), set(gone)
 
 
 async def test_many_of_everything(kit: Kit) -> None:
