@@ -98,7 +98,7 @@ class Settings:
     reflection: bool = declare(True, FLAG, "listen", "Serve gRPC reflection, for tools such as grpcurl.")
     metrics: bool = declare(True, FLAG, "listen", "Serve Prometheus metrics at /metrics.")
 
-    store: str = declare("memory://", URL, "jobs", "Where jobs are kept.", example="memory://")
+    store: str = declare("memory://", URL, "jobs", "Where jobs are kept.", example="sqlite:///atlas.db")
     retention: float = declare(
         7 * DAY,
         DURATION,
@@ -108,19 +108,19 @@ class Settings:
         high=366 * DAY,
     )
     max_pending_jobs: int = declare(
-        1_000_000,
+        0,
         COUNT,
         "jobs",
-        "Unfinished jobs the store takes; more are refused.",
+        "Unfinished jobs the store takes; more are refused. 0 means as many as suit the store.",
         unit="jobs",
-        low=1,
+        low=0,
         high=100_000_000,
     )
     max_finished_jobs: int = declare(
         1_000_000,
         COUNT,
         "jobs",
-        "Finished jobs the memory store keeps; then the oldest goes.",
+        "Finished jobs that a store other than PostgreSQL keeps; then the oldest goes.",
         unit="jobs",
         low=0,
         high=100_000_000,

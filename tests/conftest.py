@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+from tests.support.stores import Servers, chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # Several test runs may share two cores: an example that is slow is not wrong. CI draws the same examples each time.
 settings.register_profile("atlas", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
@@ -13,3 +21,21 @@ settings.load_profile("atlas")
 # A developer's own settings must not reach the servers and clients under test.
 for name in [name for name in os.environ if name.startswith("ATLAS_") and not name.startswith("ATLAS_TEST_")]:
     del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def store_servers() -> Iterator[Servers]:
+    """The database servers of the run."""
+    servers = Servers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(params=chosen())
+def every_store(
+    request: pytest.FixtureRequest, store_servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Runs the test on each store, an empty one, which all servers that it starts use. Answers its URL."""
+    url = store_servers.url(request.param, tmp_path)
+    monkeypatch.setenv("ATLAS_STORE", url)
+    return url

@@ -57,6 +57,7 @@ class Hub:
         self._doubtful: set[str] = set()
         """Watched jobs that must be read anew."""
         self._outputs: set[str] = set()
+        self._dispatching = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -70,8 +71,13 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
-    def drain(self) -> None:
-        """Ends all watches: each tells what it has, then raises ServerDraining."""
+    async def drain(self) -> None:
+        """Ends all watches: each tells what there is to tell, then raises ServerDraining."""
+        try:
+            async with asyncio.timeout(RETRY_AFTER):
+                await self._dispatch()
+        except Exception as error:
+            log.warning("watches end without the latest news", error=type(error).__name__)
         self.draining = True
         for watch in self._all():
             watch.signal.set()
@@ -183,6 +189,11 @@ class Hub:
                 self.on_news(None)
 
     async def _dispatch(self) -> None:
+        """Hands on all news; when it returns, that of earlier calls has been handed on too."""
+        async with self._dispatching:
+            await self._hand_on()
+
+    async def _hand_on(self) -> None:
         written, self._written = self._written, {}
         doubtful, self._doubtful = self._watched(self._doubtful), set()
         outputs, self._outputs = self._outputs, set()

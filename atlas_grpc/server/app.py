@@ -211,7 +211,7 @@ class AtlasServer:
         self._set_health(serving=False)
         if self._runner is not None:
             await self._runner.drain(grace)
-        self.engine.hub.drain()
+        await self.engine.hub.drain()
         self._probes.close()
         close = 0.0 if self._forced else min(grace, _CLOSE_GRACE)
         if self.http is not None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import OPTIONS
+from ..errors import AtlasError
 from ..observe.logs import LogPipeline, configure, get_logger
 from ..observe.metrics import LOG_LINES_DROPPED
-from ..stores import UnknownStore, check_shared
+from ..stores import WrongUrl, check_shared
 from ..worker import Registry
 from ..worker.builtin import sleep
 from .app import AtlasServer
@@ -54,7 +55,7 @@ def run(loaded: Loaded) -> int:
             command = [sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]]
             return _run_loop(Siblings(settings, command).run(), uvloop=settings.uvloop)
         return _run_loop(_serve(settings, registry, pipeline), uvloop=settings.uvloop)
-    except (AddressInUse, UnknownStore) as error:
+    except (AddressInUse, AtlasError, WrongUrl) as error:
         print(f"atlas: {error}", file=sys.stderr)
         return FAILED
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .base import WrongUrl
 from .memory import MemoryLimits, MemoryStore
 
 if TYPE_CHECKING:
@@ -12,34 +13,34 @@ if TYPE_CHECKING:
     from ..config import Settings
     from .base import Store
 
+__all__ = ["SHARED", "WrongUrl", "check_shared", "open_store"]
 
 SHARED = ("postgresql", "redis", "rediss")
 """Schemes of the stores that several servers can use at a time."""
-
-
-class UnknownStore(ValueError):
-    """The URL names no store that there is, or none that can be used so."""
+_KNOWN = ("memory", "sqlite")
 
 
 def check_shared(url: str) -> None:
-    """Raises UnknownStore unless several servers can use the store of that URL at a time."""
+    """Raises WrongUrl unless several servers can use the store of that URL at a time."""
     scheme = urlsplit(url).scheme
     if scheme not in SHARED:
         known = ", ".join(f"{name}://" for name in SHARED)
-        msg = f"a {scheme} store belongs to one server process; several need one that they can share: {known}"
-        raise UnknownStore(msg)
+        raise WrongUrl("store", f"a {scheme} store belongs to one server process; servers can share {known}")
 
 
 def open_store(settings: Settings, clock: Clock) -> Store:
-    """The store of `settings.store`, not opened yet. Raises UnknownStore."""
+    """The store of `settings.store`, not opened yet. Raises WrongUrl."""
     scheme = urlsplit(settings.store).scheme
-    if scheme != "memory":
-        msg = f"there is no store {scheme!r}; known is memory://"
-        raise UnknownStore(msg)
-    limits = MemoryLimits(
-        max_pending=settings.max_pending_jobs,
-        max_finished=settings.max_finished_jobs,
-        max_bytes=settings.max_store_bytes,
-        max_log_lines=settings.max_log_lines,
-    )
-    return MemoryStore(clock, limits)
+    limits: dict[str, Any] = {"max_log_lines": settings.max_log_lines}
+    if settings.max_pending_jobs:
+        limits["max_pending"] = settings.max_pending_jobs
+    if scheme == "memory":
+        kept = {"max_finished": settings.max_finished_jobs, "max_bytes": settings.max_store_bytes}
+        return MemoryStore(clock, MemoryLimits(**limits, **kept))
+    if scheme == "sqlite":
+        from . import sqlite
+
+        kept = {"max_finished": settings.max_finished_jobs}
+        return sqlite.from_url(settings.store, clock, sqlite.SqliteLimits(**limits, **kept))
+    known = ", ".join(f"{name}://" for name in _KNOWN)
+    raise WrongUrl("store", f"there is no store {scheme!r}; known are {known}")

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ..model import Ask, Job, Update
 
 
+class WrongUrl(ValueError):
+    """The URL of a store cannot be used. `option` names the part that is wrong; the text holds no password."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+
+
 class Filter(Record, frozen=True):
     """Which jobs are meant: all that is set must match; within a set any one is enough. Times: from ≤ created <
     before.

@@ -41,7 +41,7 @@ _FEED_LENGTH = 100_000
 class MemoryLimits(msgspec.Struct, frozen=True):
     """Where a memory store says no (unfinished jobs) or forgets (finished ones, log lines)."""
 
-    max_pending: int = 1_000_000
+    max_pending: int = 2_000_000
     max_finished: int = 1_000_000
     max_bytes: int = 2 << 30
     max_log_lines: int = 1_000

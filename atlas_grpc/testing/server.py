@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ async def serving(
     """Runs a server with the built-in types and `handlers` (functions, registries, modules or files) until the block
     ends.
 
-    `options` are those of `atlas_grpc.config.Settings`. Its address is `server.grpc_address`; with
-    `http_address="127.0.0.1:0"` there is `server.http.port` too.
+    `options` are those of `atlas_grpc.config.Settings`; the store is that of the variable ATLAS_STORE when it is set.
+    The server's address is `server.grpc_address`; with `http_address="127.0.0.1:0"` there is `server.http.port` too.
     """
     registry = Registry()
     registry.add(sleep)
@@ -38,7 +39,8 @@ async def serving(
                 registry.add(one.fn)
         else:
             registry.add(item)
-    server = AtlasServer(Settings(**{**_DEFAULTS, **options}), registry, clock=clock)
+    store = {"store": os.environ["ATLAS_STORE"]} if os.environ.get("ATLAS_STORE") else {}
+    server = AtlasServer(Settings(**{**_DEFAULTS, **store, **options}), registry, clock=clock)
     await server.start()
     try:
         yield server

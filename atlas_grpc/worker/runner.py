@@ -176,6 +176,7 @@ class Runner:
                 if not opened:
                     await self._source.open(self.name, self._registry.types(), self.slots, self._on_stop)
                     opened = True
+                    continue  # the end may have begun meanwhile
                 batch = await self._lease()
             except Exception as exc:
                 log.warning("no jobs can be %s: %s", "leased" if opened else "asked for", type(exc).__name__)

@@ -25,6 +25,8 @@ from atlas_grpc.client import (
 from atlas_grpc.testing import serving
 from tests.unit.client.proxy import Proxy
 
+pytestmark = pytest.mark.usefixtures("every_store")
+
 
 @dataclass
 class Steps:
@@ -220,14 +222,33 @@ async def test_watch_all(client):
 async def test_a_server_that_comes_back_without_the_job(unused_tcp_port):
     address = f"127.0.0.1:{unused_tcp_port}"
     async with Client(address, wait_for_ready=True, reconnect_timeout=20) as client:
-        async with serving(grpc_address=address, grace=0.1):
+        async with serving(grpc_address=address, grace=0.1, store="memory://"):
             job = await client.submit("sleep", {"seconds": 3600})
             waiting = asyncio.ensure_future(job.wait())
             await client.get(job)
-        async with serving(grpc_address=address, grace=0.1):
+        async with serving(grpc_address=address, grace=0.1, store="memory://"):
             with pytest.raises(errors.JobNotFound):
                 await waiting
             assert (await client.run("sleep", {"seconds": 0})).state is JobState.SUCCESS
+
+
+async def test_a_server_that_comes_back_with_the_job(unused_tcp_port, every_store):
+    if every_store == "memory://":
+        pytest.skip("its jobs end with the server")
+    address = f"127.0.0.1:{unused_tcp_port}"
+    async with Client(address, wait_for_ready=True, reconnect_timeout=20) as client:
+        async with serving(grpc_address=address, grace=0):
+            job = await client.submit("sleep", {"seconds": 1})
+            watching = asyncio.ensure_future(_versions(client.watch(job)))
+            await client.get(job)
+        async with serving(grpc_address=address, grace=0):
+            done = await job.wait()
+            assert done.state is JobState.SUCCESS
+            assert await watching == list(range(1, done.version + 1))
+
+
+async def _versions(events):
+    return [event.version async for event in events if isinstance(event, Transitioned)]
 
 
 async def test_the_sync_client(server):

@@ -19,6 +19,8 @@ from tests.support.refusals import refusal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("every_store")
+
 
 def sleeping(seconds: float = 0, **more: Any) -> pb.SubmitJobRequest:
     request = pb.SubmitJobRequest(type="sleep", **more)

@@ -23,6 +23,8 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("every_store")
+
 SERVE = [sys.executable, "-m", "atlas_grpc.cli", "serve", "--http-address", "off"]
 
 HANDLERS = str(Path(__file__).with_name("handlers.py"))
@@ -156,7 +158,9 @@ async def test_a_call_in_flight_is_finished():
             server.stub.GetJob(pb.GetJobRequest(id=job.id, wait={"seconds": 20}), timeout=25)
         )
         running = server.stub.RunJob(pb.RunJobRequest(job=sleeping(1)), timeout=25)
-        states = [(await running.read()).update.job.state]
+        states = []
+        while pb.Job.RUNNING not in states:
+            states.append((await running.read()).update.job.state)
         server.send(signal.SIGTERM)
         assert (await waiting).job.state == pb.Job.SUCCESS
         while (message := await running.read()) is not grpc.aio.EOF:

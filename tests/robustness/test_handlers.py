@@ -16,6 +16,8 @@ from tests.robustness.handlers import ERRORS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("every_store")
+
 HANDLERS = str(Path(__file__).with_name("handlers.py"))
 
 

@@ -16,6 +16,8 @@ from tests.support.refusals import refusal
 if TYPE_CHECKING:
     from tests.robustness.conftest import Rig
 
+pytestmark = pytest.mark.usefixtures("every_store")
+
 INVALID = StatusCode.INVALID_ARGUMENT
 
 

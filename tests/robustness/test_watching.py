@@ -18,6 +18,8 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+pytestmark = pytest.mark.usefixtures("every_store")
+
 GATE: list[asyncio.Semaphore] = []
 
 

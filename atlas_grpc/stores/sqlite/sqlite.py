@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ...errors import FailedPrecondition, InvalidArgument, Unavailable
-from ..base import Counts, Filter, Output, Page, Store, StoreListener
+from ...errors import FailedPrecondition, Unavailable
+from ..base import Counts, Filter, Output, Page, Store, StoreListener, WrongUrl
 from . import claims, output, reads, writes
 from .file_lock import FileLock
 from .readers import Readers
@@ -48,17 +48,17 @@ _SYNCS: tuple[Sync, ...] = ("full", "normal")
 
 def from_url(url: str, clock: Clock, limits: SqliteLimits | None = None) -> SqliteStore:
     """The store of `sqlite:///relative.db` or `sqlite:////absolute.db`, with `?sync=full` (the default) or
-    `?sync=normal`. Raises InvalidArgument for any other URL."""
+    `?sync=normal`. Raises WrongUrl for any other."""
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))
     if not url.startswith("sqlite:///") or parts.netloc or parts.fragment or not path or path.endswith("/"):
-        raise InvalidArgument.of("store", f"{url!r} is not sqlite:///relative.db or sqlite:////absolute.db")
+        raise WrongUrl("store", f"{url!r} is not sqlite:///relative.db or sqlite:////absolute.db")
     sync: Sync = "full"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name != "sync":
-            raise InvalidArgument.of("store", f"sqlite has no option {name!r}; known is sync")
+            raise WrongUrl(name, "is not an option of this store; known is sync")
         if value not in _SYNCS:
-            raise InvalidArgument.of("store", f"option sync of sqlite is full or normal, not {value!r}")
+            raise WrongUrl("sync", f"must be full or normal, not {value!r}")
         sync = "normal" if value == "normal" else "full"
     return SqliteStore(path, clock, limits, sync=sync)
 

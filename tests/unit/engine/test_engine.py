@@ -205,7 +205,7 @@ async def test_a_wait_ends_when_the_server_drains(world: World):
     job_id = await world.submit()
     waiting = asyncio.ensure_future(world.engine.wait(NS, job_id, 30))
     await world.clock.settle()
-    world.engine.hub.drain()
+    await world.engine.hub.drain()
     with pytest.raises(ServerDraining):
         await asyncio.wait_for(waiting, 5)
 

@@ -223,7 +223,7 @@ async def test_draining_ends_watches_after_what_they_have_to_tell(world: World):
     waiting = asyncio.ensure_future(watch.next())
     worker = await world.worker()
     await worker.take_one()
-    world.engine.hub.drain()
+    await world.engine.hub.drain()
     assert [step.cause.name for step in (await asyncio.wait_for(waiting, 5)).transitions] == ["STARTED"]
     with pytest.raises(ServerDraining) as caught:
         await watch.next()
@@ -232,6 +232,22 @@ async def test_draining_ends_watches_after_what_they_have_to_tell(world: World):
     assert len((await late.next()).transitions) == 2
     with pytest.raises(ServerDraining):
         await late.next()
+
+
+async def test_draining_tells_an_end_that_is_still_on_its_way():
+    async with a_world(slow=True) as world:
+        job_id = await world.submit()
+        worker = await world.worker()
+        taken = await worker.take_one()
+        watch = await world.engine.watch(NS, job_id, "", include_logs=False)
+        await watch.next()
+        outputs = world.store.gates["outputs"] = asyncio.Event()
+        await worker.end(taken)
+        draining = asyncio.ensure_future(world.engine.hub.drain())
+        await world.clock.settle()
+        outputs.set()
+        await draining
+        assert (await watch.next()).final
 
 
 @pytest.mark.parametrize(

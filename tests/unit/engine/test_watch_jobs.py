@@ -401,7 +401,7 @@ async def test_draining_ends_them(world: World):
     await watch.next()
     waiting = asyncio.ensure_future(watch.next())
     await world.clock.settle()
-    world.engine.hub.drain()
+    await world.engine.hub.drain()
     with pytest.raises(ServerDraining):
         await asyncio.wait_for(waiting, 5)
     watch.close()

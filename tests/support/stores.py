@@ -1,0 +1,48 @@
+"""The stores that functional tests run on, each test on an empty one.
+
+`ATLAS_TEST_STORES` chooses them by name, separated by commas; all of them when it is not set. A test or a module asks
+for them by the fixture `every_store`: it runs once on each, and every server that it starts uses that store.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def _memory(_servers: Servers, _folder: Path) -> str:
+    return "memory://"
+
+
+def _sqlite(_servers: Servers, folder: Path) -> str:
+    return f"sqlite:///{folder / 'jobs.db'}"
+
+
+class Servers:
+    """The database servers of a test run, each started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def url(self, name: str, folder: Path) -> str:
+        """The URL of an empty store of that kind."""
+        return _MAKERS[name](self, folder)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+_MAKERS: dict[str, Callable[[Servers, Path], str]] = {"memory": _memory, "sqlite": _sqlite}
+
+STORES = tuple(_MAKERS)
+
+
+def chosen() -> list[str]:
+    """The names of the stores to run on."""
+    names = os.environ.get("ATLAS_TEST_STORES", "").split(",")
+    return [name.strip() for name in names if name.strip()] or list(STORES)
