@@ -196,7 +196,7 @@ class Engine:
         job = await self.get(namespace, job_id)
         if job.state.terminal or seconds <= 0:
             return job
-        watch = await self.hub.watch_job(job_id, version=job.version, log=None, include_logs=False)
+        watch = await self.hub.watch_job(job_id, version=job.version, include_logs=False)
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -236,15 +236,17 @@ class Engine:
         """Follows a job. Raises JobNotFound, InvalidArgument for `resume_token`, ResumeTokenExpired."""
         await self.get(namespace, job_id)
         if not token:
-            return await self.hub.watch_job(job_id, version=None, log=None, include_logs=include_logs)
+            return await self.hub.watch_job(job_id, include_logs=include_logs)
         seen = decode(token, JobToken, "resume_token")
         if seen.job_id != job_id or seen.version < 0 or seen.log < 0:
             raise InvalidArgument.of("resume_token", "belongs to another job", reason="INVALID_TOKEN")
-        return await self.hub.watch_job(job_id, version=seen.version, log=seen.log, include_logs=include_logs)
+        return await self.hub.watch_job(
+            job_id, version=seen.version, time=seen.time, log=seen.log, include_logs=include_logs
+        )
 
     async def watch_submitted(self, job: Job, *, include_logs: bool) -> JobWatch:
         """Follows a job that was submitted a moment ago, from the beginning."""
-        return await self.hub.watch_job(job.spec.id, version=None, log=None, include_logs=include_logs)
+        return await self.hub.watch_job(job.spec.id, include_logs=include_logs)
 
     async def watch_many(self, where: Filter, token: str, *, snapshot: bool) -> JobsWatch:
         """Follows the jobs of a filter. Raises InvalidArgument for `resume_token`, ResumeTokenExpired."""

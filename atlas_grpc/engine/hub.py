@@ -127,7 +127,9 @@ class Hub:
         for watch in self._followers:
             watch.signal.set()
 
-    async def watch_job(self, job_id: str, *, version: int | None, log: int | None, include_logs: bool) -> JobWatch:
+    async def watch_job(
+        self, job_id: str, *, version: int | None = None, time: int = 0, log: int | None = None, include_logs: bool
+    ) -> JobWatch:
         """Follows a job: from the beginning when `version` is None, else after it. The caller checked that it may.
 
         Raises JobNotFound, and ResumeTokenExpired when the transitions after `version` are no longer kept.
@@ -136,14 +138,14 @@ class Hub:
         if topic is None:
             topic = self._topics[job_id] = Topic()
         offset = (log or 0) if include_logs else None
-        watch = JobWatch(self, job_id, topic, version=version or 0, log=offset)
+        watch = JobWatch(self, job_id, topic, version=version or 0, time=time, log=offset)
         topic.watches.add(watch)
         try:
             await self._load(job_id, topic)
             if topic.job is None:
                 raise JobNotFound.of(job_id)
             if version is not None:
-                check_resumable(topic.job, version)
+                check_resumable(topic.job, version, time)
         except BaseException:
             watch.close()
             raise

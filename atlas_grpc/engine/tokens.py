@@ -31,6 +31,8 @@ class JobToken(msgspec.Struct, array_like=True, frozen=True, tag="j"):
     job_id: str
     version: int
     log: int = 0
+    time: int = 0
+    """When that version was made: a store that was brought back from a backup may make another of the same number."""
 
 
 class FeedToken(msgspec.Struct, array_like=True, frozen=True, tag="f"):

@@ -63,6 +63,8 @@ class JobUpdate(Record, frozen=True):
     final: bool
     since: int
     """The version that the watcher had before."""
+    time: int
+    """When `version` was made."""
 
     @property
     def place(self) -> tuple[int, int, int, int, bool]:
@@ -127,11 +129,12 @@ class Watch:
 class JobWatch(Watch):
     """Follows one job from a version and a log offset on. Made by `Hub.watch_job`; close it."""
 
-    def __init__(self, hub: Hub, job_id: str, topic: Topic, *, version: int, log: int | None) -> None:
+    def __init__(self, hub: Hub, job_id: str, topic: Topic, *, version: int, time: int, log: int | None) -> None:
         super().__init__(hub)
         self.job_id = job_id
         self.topic = topic
         self._version = version
+        self._time = time
         self._log = log
         self._progress: Progress | None = None
         self._first = True
@@ -191,14 +194,15 @@ class JobWatch(Watch):
     ) -> JobUpdate:
         since = self._version
         if steps:
-            self._version = steps[-1].version
+            self._version, self._time = steps[-1].version, steps[-1].time
         if progress is not None:
             self._progress = progress
         if self._log is not None:
             self._log += dropped + len(logs)
         self.spoke = self.hub.clock.monotonic()
         latest = self.topic.output.progress
-        return JobUpdate(job, steps, progress, logs, dropped, self._version, self._log or 0, latest, final, since)
+        place = self._version, self._log or 0
+        return JobUpdate(job, steps, progress, logs, dropped, *place, latest, final, since, self._time)
 
     def close(self) -> None:
         """Ends the watch; harmless to repeat."""
@@ -324,8 +328,13 @@ def transitions_after(job: Job, version: int) -> tuple[Transition, ...]:
     return history[-missing:] if missing < len(history) else history
 
 
-def check_resumable(job: Job, version: int) -> None:
-    if version > job.version or version + 1 < job.history[0].version:
+def check_resumable(job: Job, version: int, time: int) -> None:
+    """Raises ResumeTokenExpired unless the job once was at that version, made at that time (0: at any), and all that
+    followed is kept.
+    """
+    history = job.history
+    at = version - history[0].version
+    if version > job.version or at < -1 or (at >= 0 and time not in (0, history[at].time)):
         raise expired(job)
 
 

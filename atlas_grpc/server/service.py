@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..engine.engine import Engine, Submitted
     from ..engine.submit import Submission
-    from ..engine.watches import JobWatch
+    from ..engine.watches import JobUpdate, JobWatch
     from ..model import Job, Progress
     from .calls import Answer, Call, Guard
 
@@ -123,7 +123,7 @@ class JobService:
             while True:
                 update = await watch.next()
                 message = pb.RunJobResponse(deduplicated=first)
-                convert.fill_update(message.update, update, _job_token(watch, update.version, update.log))
+                convert.fill_update(message.update, update, _job_token(watch, update))
                 first = False
                 await write(message.SerializeToString())
                 if update.final:
@@ -196,7 +196,7 @@ class JobService:
                 key = None if update.logs or update.dropped_logs else update.place
                 data = None if key is None else watch.topic.encoded.get(key)
                 if data is None:
-                    token = _job_token(watch, update.version, update.log)
+                    token = _job_token(watch, update)
                     message = pb.WatchJobResponse()
                     convert.fill_update(message, update, token)
                     data = message.SerializeToString()
@@ -295,5 +295,5 @@ def _parts(whole: pb.WatchJobsResponse, before: str) -> Iterator[pb.WatchJobsRes
     yield part
 
 
-def _job_token(watch: JobWatch, version: int, log: int) -> str:
-    return encode(JobToken(watch.job_id, version, log))
+def _job_token(watch: JobWatch, update: JobUpdate) -> str:
+    return encode(JobToken(watch.job_id, update.version, update.log, update.time))

@@ -41,7 +41,7 @@ class Reader:
         self.versions += [step.version for step in update.transitions]
         self.offsets += [line.offset for line in update.logs]
         self.dropped += update.dropped_logs
-        self.token = encode(JobToken(self.job_id, update.version, update.log))
+        self.token = encode(JobToken(self.job_id, update.version, update.log, update.time))
         self.final = update.final
         if update.job is not None:
             self.last = update.job

@@ -258,8 +258,9 @@ async def test_draining_tells_an_end_that_is_still_on_its_way():
         (lambda job_id: encode(JobToken(job_id, 1, -1)), InvalidArgument, "INVALID_TOKEN"),
         (lambda job_id: encode(FeedToken("epoch", 1, b"")), InvalidArgument, "INVALID_TOKEN"),
         (lambda job_id: "not a token", InvalidArgument, "INVALID_TOKEN"),
-        (lambda job_id: encode(JobToken(job_id, 1))[:-2] + "AA", InvalidArgument, "INVALID_TOKEN"),
+        (lambda job_id: encode(JobToken(job_id, 1))[:-2] + "BB", InvalidArgument, "INVALID_TOKEN"),
         (lambda job_id: encode(JobToken(job_id, 99)), ResumeTokenExpired, "RESUME_TOKEN_EXPIRED"),
+        (lambda job_id: encode(JobToken(job_id, 1, 0, 5)), ResumeTokenExpired, "RESUME_TOKEN_EXPIRED"),
     ],
 )
 async def test_bad_tokens(world: World, make: Any, error: type[AtlasError], reason: str):

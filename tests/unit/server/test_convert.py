@@ -177,7 +177,7 @@ def test_results(result: Content, key: str, value: Any):
 def test_updates_of_a_watch():
     job = a_job()
     logs = (LogLine(Severity.WARNING, "hm", 1, 5, NOW),)
-    update = JobUpdate(job, job.history, Progress(1, 2, "x", NOW), logs, 3, 1, 6, None, final=False, since=0)
+    update = JobUpdate(job, job.history, Progress(1, 2, "x", NOW), logs, 3, 1, 6, None, final=False, since=0, time=NOW)
     message = pb.WatchJobResponse()
     convert.fill_update(message, update, "token")
     found = MessageToDict(message)
@@ -190,7 +190,7 @@ def test_updates_of_a_watch():
     assert found["logs"] == [
         {"offset": "5", "time": "2023-11-14T22:13:20.123456Z", "severity": "WARNING", "message": "hm", "attempt": 1}
     ]
-    beat = JobUpdate(None, (), None, (), 0, 1, 0, None, final=False, since=1)
+    beat = JobUpdate(None, (), None, (), 0, 1, 0, None, final=False, since=1, time=NOW)
     message = pb.WatchJobResponse()
     convert.fill_update(message, beat, "token")
     assert MessageToDict(message) == {"resumeToken": "token", "heartbeat": True}
