@@ -180,7 +180,8 @@ class Store(Protocol):
         ...
 
     async def due(self, limit: int) -> tuple[list[Job], int | None]:
-        """Jobs whose `due` has come, oldest first, and when the next one will be due after those."""
+        """Jobs whose `due` has come, earliest first, those of one instant by id, and when the next one will be due after
+        those."""
         ...
 
     async def open_session(self, session: str, ttl: int) -> None:
