@@ -180,8 +180,8 @@ class Store(Protocol):
         ...
 
     async def due(self, limit: int) -> tuple[list[Job], int | None]:
-        """Jobs whose `due` has come, earliest first, those of one instant by id, and when the next one will be due after
-        those."""
+        """Jobs whose `due` has come, earliest first, those of one instant by id, and when the next one after those will
+        be due."""
         ...
 
     async def open_session(self, session: str, ttl: int) -> None:
