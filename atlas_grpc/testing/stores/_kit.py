@@ -104,7 +104,7 @@ class Kit:
         self.listener = Listener()
         self.rng = random.Random(7)
         self._ids = itertools.count(1)
-        self._began = store.now()
+        self._began: int | None = None
 
     def job(
         self,
@@ -120,7 +120,10 @@ class Kit:
         **fields: Any,
     ) -> Job:
         """A new job with a larger id than all before, created at now + `since` microseconds, to start `delay` later."""
-        created = self.store.now() + since
+        now = self.store.now()
+        # Not earlier: a store far from here knows the time only once it is open.
+        self._began = self._began or now
+        created = now + since
         spec = JobSpec(
             uuid7(self._began + next(self._ids), self.rng),
             namespace,
