@@ -87,7 +87,9 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         folder.chmod(0o755)
         give_away(folder)
-        self._run("initdb", "-D", str(self._data), "-U", "atlas", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._run(
+            "initdb", "-D", str(self._data), "-U", "atlas", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"
+        )
         with (self._data / "postgresql.conf").open("a", encoding="utf-8") as config:
             config.write(_CONFIGURATION.format(fsync="on" if fsync else "off"))
             config.write(f"port = {self.port}\nunix_socket_directories = '{folder}'\n")

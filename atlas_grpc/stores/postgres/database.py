@@ -10,7 +10,6 @@ planned anew.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +23,7 @@ from .pool import Pool
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ...clock import Clock
     from .options import Options
@@ -35,7 +34,9 @@ MINIMUM_VERSION = 13
 """Of PostgreSQL: transaction ids that do not wrap, gen_random_uuid()."""
 
 _REPEATS = 5
-_JOB_COLUMNS = "s.version, s.session, s.worker, s.fence, s.attempt_start, s.result, s.doc as state, p.doc as spec, p.payload"
+_JOB_COLUMNS = (
+    "s.version, s.session, s.worker, s.fence, s.attempt_start, s.result, s.doc as state, p.doc as spec, p.payload"
+)
 _SETTINGS = {
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
@@ -73,12 +74,25 @@ class Database:
         self.options = options
         self.rng = rng
         self.operations: dict[str, vitals.Operation] = {}
+        self.greet: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
+        """Looks at each new connection: which server it leads to."""
         self._statements = {name: in_schema(text, options.schema) for name, text in _TEXTS.items()}
         self.pool = Pool(self.connect, options.pool, options.timeout, clock, rng)
 
     async def connect(self) -> asyncpg.Connection:
         """A connection for calls."""
-        return await connect(self.options.dsn, self.options, planned=not self.options.pgbouncer)
+        connection = await connect(self.options.dsn, self.options, planned=not self.options.pgbouncer)
+        try:
+            if self.greet is not None:
+                await self.greet(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def text(self, name: str) -> str:
+        """A statement, for a connection in hand."""
+        return self._statements[name]
 
     async def fetch(self, name: str, *arguments: Any) -> Rows:
         """Runs a statement. Raises Unavailable when the connection is lost, whether or not the statement took
@@ -108,8 +122,9 @@ class Database:
                 return await self._run(statement, arguments)
             except REPEATABLE as error:
                 log.info("a statement that collided is repeated", error=type(error).__name__)
-                last = error
-        raise translated(last, self.rng) from last
+                if attempt == _REPEATS - 1:
+                    raise translated(error, self.rng) from error
+        raise AssertionError
 
     async def _run(self, statement: str, arguments: tuple[Any, ...]) -> Rows:
         connection = await self.pool.lend()
@@ -128,7 +143,9 @@ class Database:
             self.pool.give_back(connection)
 
 
-async def connect(dsn: str, options: Options, *, planned: bool, settings: dict[str, str] | None = None) -> asyncpg.Connection:
+async def connect(
+    dsn: str, options: Options, *, planned: bool, settings: dict[str, str] | None = None
+) -> asyncpg.Connection:
     """A connection. `planned` ones have the settings that statements rely on; a pooler hands on none."""
     milliseconds = str(round(options.timeout * 1000))
     ours = {
@@ -138,7 +155,7 @@ async def connect(dsn: str, options: Options, *, planned: bool, settings: dict[s
         "idle_in_transaction_session_timeout": milliseconds,
         **(settings or {}),
     }
-    connection = await asyncpg.connect(
+    return await asyncpg.connect(
         dsn,
         timeout=options.timeout,
         command_timeout=options.timeout,
@@ -146,10 +163,6 @@ async def connect(dsn: str, options: Options, *, planned: bool, settings: dict[s
         max_cached_statement_lifetime=0,
         server_settings={"application_name": "atlas", **(ours if planned else {})},
     )
-    sock = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver has no option for it
-    if sock is not None and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return connection
 
 
 async def check_server(connection: asyncpg.Connection) -> None:

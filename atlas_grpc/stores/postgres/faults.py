@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from ...errors import AtlasError, Internal, StoreFull, Unavailable
 from ...observe.logs import get_logger
 
+if TYPE_CHECKING:
+    import random
 
 log = get_logger("atlas.store.postgres")
 
@@ -37,6 +38,7 @@ _AWAY: tuple[type[Exception], ...] = (
     _pg.ReadOnlySQLTransactionError,
     _pg.OutOfMemoryError,
     _pg.InvalidCachedStatementError,
+    _pg.ObjectNotInPrerequisiteStateError,
     *REPEATABLE,
 )
 _REFUSED: tuple[type[Exception], ...] = (
@@ -67,12 +69,11 @@ def translated(error: Exception, rng: random.Random) -> AtlasError:
 def _told(error: Exception) -> str:
     if isinstance(error, (TimeoutError, _pg.QueryCanceledError, _pg.LockNotAvailableError)):
         return "the database did not answer in time"
-    if isinstance(error, _pg.ReadOnlySQLTransactionError):
+    if isinstance(error, (_pg.ReadOnlySQLTransactionError, _pg.ObjectNotInPrerequisiteStateError)):
         return "the database takes no writes now"
     if isinstance(error, _pg.TooManyConnectionsError):
         return "the database takes no more connections"
     return "the database cannot be reached, or the connection to it was lost"
-
 
 
 def _pause(rng: random.Random, seconds: float) -> float:

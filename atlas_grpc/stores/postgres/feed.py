@@ -12,11 +12,12 @@ it last, and the feed is read up to that *horizon* only, whole transactions at a
 - A position is always the id of a transaction of ours that committed, never just "the horizon": ids that were drawn
   without leaving a trace on disk are drawn again after a crash, and a position among them would skip.
 - The price is that a transaction that stays open, anywhere in the cluster, holds the feed back. It holds back nothing
-  else: live watches are told by hints and read the row at once. Whoever reads the feed is told when it has grown, by a
-  task that looks for the horizon with short pauses as long as it is behind what was written.
+  else: live watches are told by hints and read the row at once. Whoever reads the feed is told when it has grown, by
+  a task that looks for the horizon with short pauses as long as it is behind what was written.
 
-Prior art: the outbox readers that skip rows of a busy sequence and call it rare; Debezium, which reads the WAL instead and
-needs a slot that fills the disk when nobody reads. Cost: one index on the state, about a tenth of a write.
+Prior art: the outbox readers that skip rows of a busy sequence and call it rare; Debezium, which reads the WAL
+instead and needs a slot that fills the disk when nobody reads. Cost: one index on the state, about a tenth of a
+write.
 """
 
 from __future__ import annotations

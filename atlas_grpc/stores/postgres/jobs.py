@@ -11,7 +11,7 @@ from ...errors import Unavailable
 from ...model import State
 from .. import codec
 from ..base import Counts, Filter, Page, QueueCount
-from . import rows
+from . import columns, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ class Jobs:
         followers: list[tuple[int, int]] = []
         missing: list[int] = []
         for place, job in enumerate(jobs):
-            if not rows.is_new(job):
+            if not columns.is_new(job):
                 raise ValueError("only a job that has not begun can be inserted")
             request_id = job.spec.request_id
             leader = first.setdefault((job.spec.namespace, request_id), place) if request_id else place
@@ -95,8 +95,9 @@ class Jobs:
         # In the order of the names: writers that share several of them wait for each other in one direction only.
         ordered = sorted(places, key=lambda place: (jobs[place].spec.namespace, jobs[place].spec.request_id))
         ranks = {place: rank for rank, place in enumerate(places)}
-        columns = rows.new_columns([jobs[place] for place in ordered], [ranks[place] for place in ordered])
-        row = await self._database.row("insert", *columns)
+        row = await self._database.row(
+            "insert", *columns.of_new([jobs[place] for place in ordered], [ranks[place] for place in ordered])
+        )
         if row["stored"] == len(places):
             stored = places
             taken = []
@@ -110,18 +111,14 @@ class Jobs:
         return taken, row["xid"]
 
     async def _find_named(self, jobs: Sequence[Job], places: Iterable[int], answers: list[Job | None]) -> None:
-        """Answers what is stored under the names, or else the ids, of these jobs."""
-        specs = {place: jobs[place].spec for place in places}
-        named = {place: (spec.namespace, spec.request_id) for place, spec in specs.items() if spec.request_id}
-        if named:
-            keys = list(named.values())
+        """Answers what is stored under the names of these jobs."""
+        names = {place: (jobs[place].spec.namespace, jobs[place].spec.request_id) for place in places}
+        keys = [name for name in names.values() if name[1]]
+        if keys:
             found = await self._database.fetch("named", [key[0] for key in keys], [key[1] for key in keys])
             by_name = {(job.spec.namespace, job.spec.request_id): job for job in map(rows.decode, found)}
-            for place, key in named.items():
-                answers[place] = by_name.get(key)
-        nameless = [place for place in specs if place not in named]
-        for place, job in zip(nameless, await self.get([specs[place].id for place in nameless]), strict=True):
-            answers[place] = job
+            for place, name in names.items():
+                answers[place] = by_name.get(name)
 
     async def _admitted(self, jobs: Sequence[Job], places: list[int], answers: list[Job | None]) -> list[int]:
         """Which of the new jobs there is room for. What has a name already needs none."""
@@ -161,7 +158,7 @@ class Jobs:
             ranks = {place: rank for rank, place in enumerate(places)}
             row = await self._database.row(
                 "put",
-                *rows.moved_columns(
+                *columns.of_moved(
                     [jobs[place] for place in order],
                     [expected[place] for place in order],
                     [ranks[place] for place in order],
@@ -242,7 +239,8 @@ class Jobs:
     async def ahead(self, job: Job) -> int:
         spec = job.spec
         row = await self._database.row("ahead", spec.type, spec.priority, job.next_start, spec.id, _AHEAD_BOUND)
-        return min(_AHEAD_BOUND, row["ahead"])
+        ahead: int = row["ahead"]
+        return min(_AHEAD_BOUND, ahead)
 
     async def _sample(self) -> tuple[float, int]:
         """Which share of the pages is to be counted, in percent, and how large the tables are, in bytes."""

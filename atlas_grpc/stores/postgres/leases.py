@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import rows
+from .columns import text
 from .jobs import BATCH
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Sessions:
     async def claim(self, session: str, worker: str, asks: Sequence[Ask], now: int, limit: int) -> Claimed:
         """Claims in one round trip. A claim locks the row of its session, so that closing it waits."""
         limit = min(limit, BATCH)
+        session, worker = text(session), text(worker)
         slots: dict[tuple[str, frozenset[str] | None], int] = {}
         for ask in asks:
             key = (ask.type, ask.queues)
@@ -43,7 +45,7 @@ class Sessions:
             return Claimed([])
         (job_type, queues), count = next(iter(slots.items()))
         if len(slots) == 1 and queues is None:
-            found = await self._database.fetch("claim_type", session, rows.text(worker), now, job_type, count)
+            found = await self._database.fetch("claim_type", session, worker, now, job_type, count)
         else:
             lines = [
                 (number, job_type, queue, count)
@@ -51,12 +53,13 @@ class Sessions:
                 for queue in ((None,) if queues is None else sorted(queues))
             ]
             found = await self._database.fetch(
-                "claim", session, rows.text(worker), now, *map(list, zip(*lines, strict=True)), limit
+                "claim", session, worker, now, *map(list, zip(*lines, strict=True)), limit
             )
         if not found:
             return Claimed([])
-        ordered = sorted(found, key=lambda row: row["place"])
-        return Claimed([rows.decode(row) for row in ordered], found[0]["xid"], left=found[0]["locked"] > len(found))
+        ordered = sorted(found, key=lambda row: row["fence"])
+        jobs = [rows.claimed(row, session, worker, now) for row in ordered]
+        return Claimed(jobs, found[0]["xid"], left=found[0]["locked"] > len(found))
 
     async def open(self, session: str, until: int) -> None:
         await self._database.fetch("open_session", session, until)

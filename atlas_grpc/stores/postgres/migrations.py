@@ -1,8 +1,8 @@
 """The schema: numbered files, each run once, in order, in one transaction, under a lock.
 
-    await migrate(url, dry_run=True)     # what would be run
-    await migrate(url)                   # runs it; harmless to repeat, from any number of servers at a time
-    await verify(url)                    # what differs from the schema as it should be
+await migrate(url, dry_run=True)     # what would be run
+await migrate(url)                   # runs it; harmless to repeat, from any number of servers at a time
+await verify(url)                    # what differs from the schema as it should be
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from importlib.resources import files
 from random import Random
 from typing import TYPE_CHECKING
 
-from ...errors import Unavailable
 from ...model import Record
 from .database import UnsuitableDatabase, check_server, connect, in_schema
 from .faults import DRIVER_ERRORS, log, translated
@@ -68,10 +67,11 @@ class _Undo(Exception):
 
 def all_migrations(schema: str) -> list[Migration]:
     """All steps, in order."""
-    found = []
-    for path in (files(__package__) / "migrations").iterdir():
-        if match := _NAME.fullmatch(path.name):
-            found.append(Migration(int(match[1]), match[2], in_schema(path.read_text("utf-8"), schema)))
+    found = [
+        Migration(int(match[1]), match[2], in_schema(path.read_text("utf-8"), schema))
+        for path in (files(__package__) / "migrations").iterdir()
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return sorted(found, key=lambda migration: migration.version)
 
 
@@ -81,20 +81,20 @@ async def migrate(url: str, *, dry_run: bool = False) -> list[Migration]:
     Raises WrongStoreUrl, UnsuitableDatabase, Unavailable.
     """
     options = parse(url)
-    async with _connection(options) as connection:
+    async with administering(options) as connection:
         if not dry_run:
             return await bring_up_to_date(connection, options)
         return _missing(options, await _version(connection, options))
 
 
 async def verify(url: str) -> list[str]:
-    """What is missing in the schema, or differs from what the migrations make; empty when all is well. What was added is
-    no difference. It is compared with a second schema that is made and undone in one transaction.
+    """What is missing in the schema, or differs from what the migrations make; empty when all is well. What was added
+    is no difference. It is compared with a second schema that is made and undone in one transaction.
 
     Raises WrongStoreUrl, UnsuitableDatabase, Unavailable.
     """
     options = parse(url)
-    async with _connection(options) as connection:
+    async with administering(options) as connection:
         missing = _missing(options, await _version(connection, options))
         if missing:
             return [f"migration {step.version:04} ({step.name}) was not run" for step in missing]
@@ -112,7 +112,7 @@ async def check_schema(connection: asyncpg.Connection, options: Options) -> None
     missing = _missing(options, await _version(connection, options))
     if missing and not options.migrate:
         raise UnsuitableDatabase(
-            f"the schema {options.schema} is not up to date: run `atlas db migrate`, or open the store with migrate=true"
+            f"the schema {options.schema} is not up to date: run `atlas db migrate`, or give the store migrate=true"
         )
     if missing:
         await bring_up_to_date(connection, options)
@@ -145,7 +145,8 @@ def _missing(options: Options, version: int) -> list[Migration]:
     steps = all_migrations(options.schema)
     if version > steps[-1].version:
         raise UnsuitableDatabase(
-            f"the schema {options.schema} is of version {version}, and this server knows {steps[-1].version}: it is too old"
+            f"the schema {options.schema} is of version {version}, and this program, which knows {steps[-1].version},"
+            " is too old for it"
         )
     return [step for step in steps if step.version > version]
 
@@ -177,7 +178,8 @@ async def _describe(connection: asyncpg.Connection, schema: str) -> dict[str, st
 
 
 @asynccontextmanager
-async def _connection(options: Options) -> AsyncIterator[asyncpg.Connection]:
+async def administering(options: Options) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for looking after the schema, to a server that can hold a store. Raises errors of Atlas."""
     try:
         connection = await connect(options.dsn, options, planned=False)
         try:
@@ -185,7 +187,5 @@ async def _connection(options: Options) -> AsyncIterator[asyncpg.Connection]:
             yield connection
         finally:
             await connection.close(timeout=1)
-    except Unavailable:
-        raise
     except DRIVER_ERRORS as error:
         raise translated(error, Random()) from error

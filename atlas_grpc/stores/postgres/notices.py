@@ -3,9 +3,9 @@
 Why it looks like this. A NOTIFY inside a transaction that writes jobs takes a lock on the whole cluster until it has
 committed: writers of all servers then commit one after the other. So a server gathers what it has to say for some
 milliseconds and says it in a transaction of its own, on the connection that listens anyway, without waiting for the
-disk. What does not fit into a notice (about 8 kB) is told as "something". A notice can be lost with its connection, and
-nobody is told: so a server that listens again after a pause assumes that everything may have changed, and once a second each
-looks whether the feed has moved by more than it was told. An idle server says nothing.
+disk. What does not fit into a notice (about 8 kB) is told as "something". A notice can be lost with its connection,
+and nobody is told: so a server that listens again after a pause assumes that everything may have changed, and once a
+second each looks whether the feed has moved by more than it was told. An idle server says nothing.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Notices:
                 heard_before = True
                 failures = 0
                 await self._beat()
-            except (AtlasError, *DRIVER_ERRORS) as error:
+            except DRIVER_ERRORS as error:
                 failures += 1
                 log.warning("listening for notices stopped", error=type(error).__name__, failures=failures)
             finally:
@@ -166,9 +166,7 @@ class Notices:
 
     async def _listen(self, dsn: str, *, again: bool) -> None:
         # A notice is a hint: its commit need not wait for the disk.
-        connection = await connect(
-            dsn, self._database.options, planned=True, settings={"synchronous_commit": "off"}
-        )
+        connection = await connect(dsn, self._database.options, planned=True, settings={"synchronous_commit": "off"})
         try:
             await connection.add_listener(self._channel, self._on_notice)
         except BaseException:
@@ -176,7 +174,7 @@ class Notices:
             raise
         self._connection = connection
         if again:
-            self._doubt()
+            self.doubt()
 
     async def _beat(self) -> None:
         """Returns when the connection is lost. A silent one is asked now and then whether it is still there."""
@@ -232,7 +230,14 @@ class Notices:
         if self._listener is not None:
             self._listener.on_news(None)
 
-    def _doubt(self) -> None:
+    def restart(self) -> None:
+        """The database is another one: what was told of positions does not hold any more."""
+        self._told = 0
+        self._polled = -1
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Anything may have changed."""
         if self._listener is not None:
             self._listener.on_news(None)
             self._listener.on_ready()
@@ -254,5 +259,5 @@ class Notices:
             sure = self.listening and head <= self._told and self._polled >= 0
             if not sure or self._clock.monotonic() - self._polled_at >= _SURE:
                 self._polled_at = self._clock.monotonic()
-                self._doubt()
+                self.doubt()
             self._polled = head

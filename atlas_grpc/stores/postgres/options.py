@@ -20,7 +20,8 @@ _LIBPQ = frozenset({
 })  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
 _SCHEMES = ("postgresql", "postgres")
-_TRUTHS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+_YES = ("true", "on", "1")
+_NO = ("false", "off", "0")
 
 
 class WrongStoreUrl(ValueError):
@@ -79,6 +80,8 @@ def parse(url: str) -> Options:
         else:
             ours[name] = value
     dsn = parts._replace(query=urlencode(theirs, quote_via=quote), fragment="").geturl()
+    if ours.get("pgbouncer") in _YES and "listen" not in ours:
+        raise WrongStoreUrl("listen", "must be given with pgbouncer=true: a URL that leads past the pooler, or off")
     values = {name: _READERS[name](name, value) for name, value in ours.items()}
     return Options(dsn, **values)  # type: ignore[arg-type]  # each reader answers what its field holds
 
@@ -114,9 +117,9 @@ def _listen(name: str, value: str) -> str:
 
 
 def _truth(name: str, value: str) -> bool:
-    if value not in _TRUTHS:
+    if value not in _YES + _NO:
         raise WrongStoreUrl(name, f"must be true or false, not {value!r}")
-    return _TRUTHS[value]
+    return value in _YES
 
 
 _READERS = {

@@ -1,8 +1,8 @@
 """Progress and log lines of running attempts, apart from the jobs: a report never rewrites a job's row.
 
-The latest progress is one row of a job, updated in place. Of a log the last lines are kept. What is beyond their number
-is no longer shown at once, and deleted when it has become a quarter of it: a talkative job then deletes its old lines in
-batches.
+The latest progress is one row of a job, updated in place. Of a log the last lines are kept. What is beyond their
+number is no longer shown at once, and deleted when it has become a quarter of it: a talkative job then deletes its
+old lines in batches.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...model import LogLine, Progress, Severity
 from ..base import Output
 from . import rows
+from .columns import text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ class Outputs:
             [progress and progress.current for progress in shown],
             [progress and progress.total for progress in shown],
             [progress and now for progress in shown],
-            [progress and rows.text(progress.message) for progress in shown],
+            [progress and text(progress.message) for progress in shown],
             [len(said[key].lines) for key in keys],
             [sum(map(_taken, said[key].lines)) for key in keys],
             now,
@@ -85,7 +86,7 @@ class Outputs:
         size = 0
         for back, line in enumerate(reversed(lines[-self._max_lines :] if self._max_lines else []), start=1):
             size += _taken(line)
-            numbered.append((nth, back, size, int(line.severity), rows.text(line.message)))
+            numbered.append((nth, back, size, int(line.severity), text(line.message)))
         return numbered[::-1]
 
     async def outputs(self, ids: Sequence[str]) -> list[Output]:

@@ -1,9 +1,9 @@
 """Connections for calls: few, the last one used first, made when needed, and none trusted after an error.
 
-Why not the driver's pool: it resets a connection by a round trip of its own after each use, and while the server is away
-each caller runs into the wall for itself. Here an attempt that failed closes the gate for a moment (growing, drawn at
-random, half a second at most); who comes meanwhile is told UNAVAILABLE at once. So an outage costs nothing, a server
-that is back is found within half a second, and a hundred Atlas servers do not come back in step.
+Why not the driver's pool: it resets a connection by a round trip of its own after each use, and while the server is
+away each caller runs into the wall for itself. Here an attempt that failed closes the gate for a moment (growing,
+drawn at random, half a second at most); who comes meanwhile is told UNAVAILABLE at once. So an outage costs nothing,
+a server that is back is found within half a second, and a hundred Atlas servers do not come back in step.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
+_NO_CONNECTION: tuple[type[Exception], ...] = (Unavailable, *DRIVER_ERRORS)
 
 
 class Pool:
@@ -125,19 +126,22 @@ class Pool:
             raise Unavailable("the store is closed")
         left = self._closed_until - self._clock.monotonic()
         if left > 0:
+            # Whoever else waits need not wait for it either.
+            self._hand_on(None)
             raise Unavailable("the database cannot be reached", retry_after=left + self._rng.uniform(0.05, 0.3))
         self._made += 1
+        connection: asyncpg.Connection | None = None
         try:
             connection = await self._connect()
-        except BaseException as error:
-            self._made -= 1
-            self._hand_on(None)
-            if not isinstance(error, (Unavailable, *DRIVER_ERRORS)):
-                raise
+        except _NO_CONNECTION as error:
             self._failures += 1
             pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE) * self._rng.uniform(0.5, 1.0)
             self._closed_until = self._clock.monotonic() + pause
             raise translated(error, self._rng) from error
+        finally:
+            if connection is None:
+                self._made -= 1
+                self._hand_on(None)
         self._failures = 0
         return connection
 

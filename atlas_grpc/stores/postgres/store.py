@@ -16,12 +16,12 @@ import msgspec
 from ...errors import AtlasError, Unavailable
 from ..base import Store, StoreListener
 from ..server_clock import ServerClock
-from .database import Database, check_server
-from .faults import DRIVER_ERRORS, log, translated
+from .database import Database
+from .faults import log
 from .feed import Feed
 from .jobs import Jobs
 from .leases import Sessions
-from .migrations import check_schema
+from .migrations import administering, check_schema
 from .notices import Notices
 from .options import parse
 from .outputs import Outputs
@@ -29,6 +29,8 @@ from .vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
+
+    import asyncpg
 
     from ...clock import Clock
     from ...model import Ask, Job, LogLine, Update
@@ -105,6 +107,7 @@ class PostgresStore(Store):
         self._database.pool.open()
         try:
             await self._prepare()
+            self._database.greet = self._greet
             for _ in range(_SAMPLES_AT_START):
                 await self._sample()
         except BaseException:
@@ -125,15 +128,9 @@ class PostgresStore(Store):
             task.add_done_callback(_note_end)
 
     async def _prepare(self) -> None:
-        connection = await self._database.pool.lend()
-        try:
-            await check_server(connection)
+        # Not one of the pool: a migration may take long, and these are kept short.
+        async with administering(self._options) as connection:
             await check_schema(connection, self._options)
-        except DRIVER_ERRORS as error:
-            connection.terminate()
-            raise translated(error, self._database.rng) from error
-        finally:
-            self._database.pool.give_back(connection)
 
     async def close(self) -> None:
         if self._under_way:
@@ -148,13 +145,22 @@ class PostgresStore(Store):
 
     async def _sample(self) -> None:
         began = self._time.began()
-        row = await self._database.row("identity")
+        self._identify(began, await self._database.row("identity"))
+
+    async def _greet(self, connection: asyncpg.Connection) -> None:
+        """A server that took over may be reached before anything else tells of it."""
+        began = self._time.began()
+        row = await connection.fetchrow(self._database.text("identity"))
+        if row is not None:
+            self._identify(began, row)
+
+    def _identify(self, began: float, row: asyncpg.Record) -> None:
         self._time.sample(began, row["now"])
-        if row["epoch"] != self._epoch:
-            if self._epoch:
-                log.warning("the database is another one, or was restored: older resume tokens have expired")
-            self._epoch = row["epoch"]
+        known, self._epoch = self._epoch, row["epoch"]
+        if known not in {"", self._epoch}:
+            log.warning("the database is another one, or was restored: older resume tokens have expired")
             self._feed.restart()
+            self._notices.restart()
 
     async def _keep_time(self) -> None:
         while True:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import asyncpg
 
 from atlas_grpc.clock import SystemClock
-from atlas_grpc.stores.server_clock import ServerClock
 from atlas_grpc.stores.postgres import PostgresLimits, PostgresStore, from_url
+from atlas_grpc.stores.server_clock import ServerClock
 from atlas_grpc.testing.stores import StoreFactory
 
 if TYPE_CHECKING:

@@ -56,6 +56,8 @@ def test_model(url: str) -> None:
     run_state_machine_as_test(
         PostgresMachine,
         settings=settings(
-            max_examples=15 * DEEP, stateful_step_count=30 if DEEP == 1 else 100, suppress_health_check=list(HealthCheck)
+            max_examples=15 * DEEP,
+            stateful_step_count=30 if DEEP == 1 else 100,
+            suppress_health_check=list(HealthCheck),
         ),
     )

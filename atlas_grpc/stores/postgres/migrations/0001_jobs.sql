@@ -60,7 +60,9 @@ comment on column {schema}.job_states.place is 'The place within that transactio
 create index job_states_ready on {schema}.job_states (type, priority desc, next_start, id) where ready;
 create index job_states_ready_in_queue on {schema}.job_states (type, queue, priority desc, next_start, id) where ready;
 create index job_states_due on {schema}.job_states (due, id) where due is not null;
-create index job_states_session on {schema}.job_states (session) where state = 2;
+-- With the token as a second column no two entries are alike: equal ones are merged again and again, which cost a fifth
+-- of a claim.
+create index job_states_session on {schema}.job_states (session, fence) where state = 2;
 create index job_states_feed on {schema}.job_states (xid);
 
 create table {schema}.job_outputs (
@@ -103,6 +105,11 @@ create index tombstones_feed on {schema}.tombstones (xid);
 
 -- A claim takes one value and numbers its jobs from there, so that tokens grow in the order of the claim.
 create sequence {schema}.fences increment by 1000 start with 1000;
+
+-- Columns of a batch that hold one value for all its rows are sent as that value.
+create function {schema}.spread(column_values anyarray, size integer) returns anyarray
+language sql immutable parallel safe
+as 'select case when cardinality(column_values) = 1 then array_fill(column_values[1], array[size]) else column_values end';
 
 alter table {schema}.job_states set (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 1,

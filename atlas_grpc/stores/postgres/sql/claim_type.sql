@@ -3,21 +3,19 @@ with alive as materialized (
     select session from {schema}.worker_sessions where session = $1 and expire_time > $3 for key share
 ), picked as materialized (
     select array(
-        select s.id from {schema}.job_states s where s.ready and s.type = $4
+        select s.ctid from {schema}.job_states s where s.ready and s.type = $4
         order by s.priority desc, s.next_start, s.id limit $5::int for update skip locked
-    ) as ids
+    ) as tids
     from alive
 ), token as materialized (
-    select ids, nextval('{schema}.fences') as base from picked where cardinality(ids) > 0
-), started as (
-    update {schema}.job_states s
-    set state = 2, version = s.version + 1, ready = false, session = $1, worker = $2, fence = token.base + pick.nth,
-        attempt = s.attempt + 1, attempt_start = $3, due = least($3 + s.attempt_timeout, s.deadline),
-        place = pick.nth, xid = (select pg_current_xact_id()::text::bigint)
-    from token cross join unnest(token.ids) with ordinality as pick (id, nth)
-    where s.id = pick.id
-    returning s.*
+    select tids, nextval('{schema}.fences') as base from picked where cardinality(tids) > 0
 )
-select {job}, s.place, s.xid, 0::bigint as locked
-from started s
-join {schema}.job_specs p on p.namespace = s.namespace and p.id = s.id
+update {schema}.job_states s
+set state = 2, version = s.version + 1, ready = false, session = $1, worker = $2, fence = token.base + pick.nth,
+    attempt = s.attempt + 1, attempt_start = $3, due = least($3 + s.attempt_timeout, s.deadline),
+    place = pick.nth, xid = (select pg_current_xact_id()::text::bigint)
+from token
+cross join unnest(token.tids) with ordinality as pick (tid, nth)
+cross join {schema}.job_specs p
+where s.ctid = pick.tid and p.namespace = s.namespace and p.id = s.id
+returning s.fence, s.doc as state, p.doc as spec, p.payload, s.xid, 0 as locked

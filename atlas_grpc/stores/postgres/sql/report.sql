@@ -1,3 +1,4 @@
+-- "is true" keeps the planner from the index of running jobs: there are few when it plans, and many later.
 -- Progress and log lines of running attempts. Lines count from the end of their report, as the log's end is only known
 -- once its row is locked.
 with alive as materialized (
@@ -6,7 +7,7 @@ with alive as materialized (
         with ordinality
         as new (id, fence, progress, progress_total, progress_time, progress_message, lines, bytes, nth)
     join {schema}.job_states s on s.id = new.id
-    where s.state = 2 and s.fence = new.fence
+    where (s.state = 2 and s.fence = new.fence) is true
 ), outputs as (
     insert into {schema}.job_outputs as o
         (id, progress, progress_total, progress_time, progress_message, log_end, log_bytes)
