@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -149,6 +150,14 @@ async def test_an_idle_feed_stands_still_whatever_others_do(bench: Bench) -> Non
     assert await store.head() == head
 
 
+def _copy(source: str, schema: str, target: str) -> None:
+    folder = postgres.binaries()
+    dump = [folder / "pg_dump", "-n", schema, "-d", source]
+    restore = [folder / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", target]
+    text = subprocess.run(dump, capture_output=True, timeout=60, check=True).stdout
+    subprocess.run(restore, input=text, capture_output=True, timeout=60, check=True)
+
+
 async def test_a_restored_copy_is_another_line(server: postgres.PostgresServer, bench: Bench) -> None:
     store = await bench.store()
     kit = Tools(store)
@@ -158,14 +167,7 @@ async def test_a_restored_copy_is_another_line(server: postgres.PostgresServer, 
     admin = await bench.raw()
     copy = f"copy_{bench.schema}"
     await admin.execute(f"create database {copy}")
-    folder = postgres.binaries()
-    dump = subprocess.run(
-        [folder / "pg_dump", "-n", bench.schema, "-d", bench.url], capture_output=True, timeout=60, check=True
-    ).stdout
-    subprocess.run(
-        [folder / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.url(copy)],
-        input=dump, capture_output=True, timeout=60, check=True,
-    )  # fmt: skip
+    await asyncio.to_thread(_copy, bench.url, bench.schema, server.url(copy))
     async with bench_on(server.url(copy)) as there:
         there.schema = bench.schema
         restored = await there.store()

@@ -1,0 +1,167 @@
+"""The schema of the PostgreSQL store: migrations, what a person sees in psql, who may open it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from atlas_grpc.clock import SystemClock
+from atlas_grpc.errors import Unavailable
+from atlas_grpc.model import SECOND, Ask, Content, Failed, Failure, LogLine, Progress, Severity, Succeeded, Update
+from atlas_grpc.stores.postgres import UnsuitableDatabase, database, from_url, migrate, verify
+from tests.support import debian, postgres
+from tests.support.postgres_bench import HOUR, Listener, Tools
+
+if TYPE_CHECKING:
+    from tests.support.postgres_bench import Bench
+
+pytestmark = pytest.mark.timeout(debian.TIMEOUT)
+
+
+def url_of(bench: Bench, more: str = "") -> str:
+    return f"{bench.url}?schema={bench.schema}{more}"
+
+
+async def test_a_dry_run_shows_and_changes_nothing(bench: Bench) -> None:
+    planned = await migrate(url_of(bench), dry_run=True)
+    assert [step.version for step in planned] == list(range(1, len(planned) + 1))
+    assert f'create table "{bench.schema}".job_specs' in planned[0].sql
+    raw = await bench.raw()
+    assert await raw.fetchval("select to_regnamespace($1)", bench.schema) is None
+    assert await migrate(url_of(bench)) == planned
+    assert await migrate(url_of(bench)) == []
+    assert await migrate(url_of(bench), dry_run=True) == []
+
+
+async def test_servers_that_start_together_migrate_once(bench: Bench) -> None:
+    ran = await asyncio.gather(*(migrate(url_of(bench)) for _ in range(4)))
+    assert sum(bool(steps) for steps in ran) == 1
+    raw = await bench.raw()
+    versions = await raw.fetch(f'select version, name from "{bench.schema}".migrations order by version')
+    assert [tuple(row) for row in versions] == [(1, "jobs")]
+    stores = [from_url(url_of(bench), SystemClock()) for _ in range(2)]
+    await asyncio.gather(*(store.open(Listener()) for store in stores))
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_schema_that_is_newer_is_refused(bench: Bench) -> None:
+    await migrate(url_of(bench))
+    raw = await bench.raw()
+    await raw.execute(f"insert into \"{bench.schema}\".migrations values (999, 'of the future')")
+    for call in (migrate(url_of(bench)), verify(url_of(bench)), from_url(url_of(bench), SystemClock()).open(Listener())):
+        with pytest.raises(UnsuitableDatabase, match="version 999"):
+            await call
+
+
+async def test_a_store_that_may_not_migrate_says_what_to_do(bench: Bench) -> None:
+    store = from_url(url_of(bench, "&migrate=false"), SystemClock())
+    with pytest.raises(UnsuitableDatabase, match="atlas db migrate"):
+        await store.open(Listener())
+    await migrate(url_of(bench))
+    await store.open(Listener())
+    await store.close()
+
+
+async def test_a_failed_migration_leaves_nothing(bench: Bench) -> None:
+    raw = await bench.raw()
+    await raw.execute(f'create schema "{bench.schema}"; create table "{bench.schema}".job_logs ()')
+    with pytest.raises(Exception, match="failed"):
+        await migrate(url_of(bench))
+    tables = await raw.fetch("select tablename from pg_tables where schemaname = $1", bench.schema)
+    assert [row["tablename"] for row in tables] == ["job_logs"]
+
+
+async def test_verify_tells_what_differs(bench: Bench) -> None:
+    assert await verify(url_of(bench)) == ["migration 0001 (jobs) was not run"]
+    await migrate(url_of(bench))
+    assert await verify(url_of(bench)) == []
+    raw = await bench.raw()
+    await raw.execute(f'create index of_the_operator on "{bench.schema}".job_specs (create_time)')
+    assert await verify(url_of(bench)) == []
+    await raw.execute(
+        f'drop index "{bench.schema}".job_states_due;'
+        f'alter table "{bench.schema}".worker_sessions alter column expire_time drop not null'
+    )
+    assert await verify(url_of(bench)) == [
+        "column worker_sessions.expire_time differs: bigint instead of bigint not null",
+        "index job_states_due is missing",
+    ]
+    assert await raw.fetchval("select count(*) from pg_namespace where nspname like '%verify'") == 0
+
+
+async def test_an_old_server_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MINIMUM_VERSION", 99)
+    with pytest.raises(UnsuitableDatabase, match="PostgreSQL 99 or newer is needed, and this is"):
+        await from_url(url_of(bench), SystemClock()).open(Listener())
+
+
+async def test_another_encoding_is_refused(server: postgres.PostgresServer, bench: Bench) -> None:
+    raw = await bench.raw()
+    await raw.execute(f"create database latin_{bench.schema} encoding 'LATIN1' template template0")
+    with pytest.raises(UnsuitableDatabase, match="UTF8.*LATIN1"):
+        await migrate(server.url(f"latin_{bench.schema}"))
+    await raw.execute(f"drop database latin_{bench.schema}")
+
+
+async def test_a_role_without_privileges_is_enough(server: postgres.PostgresServer, bench: Bench) -> None:
+    raw = await bench.raw()
+    role = f"app_{bench.schema}"
+    await raw.execute(f'create role {role} login; create schema "{bench.schema}" authorization {role}')
+    store = await bench.store(url=server.url(user=role))
+    (job,) = await Tools(store).new(1)
+    assert await store.get([job.id]) == [job]
+    assert (await store.counts()).size > 0
+    await raw.execute(f'drop schema "{bench.schema}" cascade; drop role {role}')
+
+
+async def test_a_database_that_is_not_there(server: postgres.PostgresServer) -> None:
+    for url in (server.url("nowhere"), server.url(port=postgres.free_port()), server.url(user="nobody_known")):
+        with pytest.raises(Unavailable):
+            await from_url(url, SystemClock()).open(Listener())
+
+
+async def test_a_person_can_read_jobs(bench: Bench) -> None:
+    store = await bench.store()
+    kit = Tools(store)
+    await kit.session()
+    payload = Content('{"to": "Zoë", "pages": [1, 2]}'.encode())
+    (mail,) = await kit.new(1, type="mail", payload=payload, labels={"team": "a"}, priority=3, request_id="r1")
+    (taken,) = await kit.claim(1, asks=[Ask("mail", 1)])
+    await store.report([Update(taken.id, taken.fence, Progress(1.0, 2.0, "half"), (LogLine(Severity.INFO, "hello"),))])
+    done = await kit.finish(taken, Succeeded(Content(b'{"sent": true}')))
+    (broken,) = await kit.new(1, type="broken")
+    (taken,) = await kit.claim(1, asks=[Ask("broken", 1)])
+    await kit.finish(taken, Failed(Failure(2, "NO_PAPER", "no \x00 paper"), retryable=False))
+    (later,) = await kit.new(1, type="later", delay=HOUR, payload=Content(b"\x00\x01", "image/png"))
+    (running,) = await kit.new(1, type="running", attempt_timeout=60 * SECOND)
+    await kit.claim(1, asks=[Ask("running", 1)])
+    raw = await bench.raw()
+    found = {str(row["id"]): row for row in await raw.fetch(f'select * from "{bench.schema}".jobs')}
+    assert len(found) == 4
+    row = found[mail.id]
+    assert (row["state"], row["type"], row["queue"], row["namespace"]) == ("SUCCESS", "mail", "main", "default")
+    assert (row["priority"], row["attempt"], row["worker"], row["request_id"]) == (3, 1, "worker of s1", "r1")
+    assert row["payload"] == payload.data.decode()
+    assert json.loads(row["labels"]) == {"team": "a"}
+    assert (row["result"], row["progress"], row["progress_message"]) == ('{"sent": true}', 1.0, "half")
+    assert row["created"] == _instant(mail.spec.create_time)
+    assert row["started"] == _instant(done.attempt_start)
+    assert row["finished"] == _instant(done.finish_time or 0)
+    row = found[broken.id]
+    assert (row["state"], row["error_reason"], row["error_message"]) == ("FAILED", "NO_PAPER", "no ␀ paper")
+    row = found[later.id]
+    assert (row["state"], row["ready"], row["payload"]) == ("PENDING", False, None)
+    assert row["starts"] == _instant(later.next_start)
+    row = found[running.id]
+    assert (row["state"], row["worker"], row["attempt"]) == ("RUNNING", "worker of s1", 1)
+    assert row["due"] - row["started"] == timedelta(seconds=60)
+    for stored in await store.get(list(found)):
+        assert stored is not None
+
+
+def _instant(micros: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
