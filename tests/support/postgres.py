@@ -56,6 +56,17 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+def wait_for_port(port: int) -> None:
+    """Returns when somebody takes connections there."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if time.monotonic() > until:
+            raise TimeoutError(f"nobody listens on port {port}")
+        time.sleep(0.01)
+
+
 def unprivileged() -> list[str]:
     """What to put before a command that refuses to be run by root."""
     if os.geteuid() != 0:

@@ -42,20 +42,20 @@ class ShiftedClock(ServerClock):
 
 
 class PostgresFactory(StoreFactory):
-    """Stores on the server of a URL. `more` are further options of the URL."""
+    """Stores on the server of a URL. `more` are further options of the URL; `cleaner` is a URL for what comes after."""
 
     durable = True
     shared = True
     limits = frozenset({"max_pending", "max_log_lines"})
 
-    def __init__(self, url: str, more: str = "", limits: PostgresLimits | None = None) -> None:
+    def __init__(self, url: str, more: str = "", *, cleaner: str | None = None) -> None:
         self.url = url
         self.more = more
-        self.chosen = limits
+        self.cleaner = cleaner or url
 
     def store(self, schema: str, limits: PostgresLimits | None = None) -> PostgresStore:
         clock = SystemClock()
-        store = from_url(f"{self.url}?schema={schema}{self.more}", clock, limits or self.chosen)
+        store = from_url(f"{self.url}?schema={schema}{self.more}", clock, limits)
         store._time = ShiftedClock(clock)
         return store
 
@@ -71,10 +71,10 @@ class PostgresFactory(StoreFactory):
             yield store
         finally:
             await store.close()
-            await drop(self.url, schema)
+            await drop(self.cleaner, schema)
 
     def another(self, store: Store) -> Store:
         mine = cast("PostgresStore", store)
-        other = PostgresStore(mine._options, SystemClock(), self.chosen)
+        other = PostgresStore(mine._options, SystemClock())
         other._time = mine._time
         return other

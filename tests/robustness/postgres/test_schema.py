@@ -52,7 +52,11 @@ async def test_a_schema_that_is_newer_is_refused(bench: Bench) -> None:
     await migrate(url_of(bench))
     raw = await bench.raw()
     await raw.execute(f"insert into \"{bench.schema}\".migrations values (999, 'of the future')")
-    for call in (migrate(url_of(bench)), verify(url_of(bench)), from_url(url_of(bench), SystemClock()).open(Listener())):
+    for call in (
+        migrate(url_of(bench)),
+        verify(url_of(bench)),
+        from_url(url_of(bench), SystemClock()).open(Listener()),
+    ):
         with pytest.raises(UnsuitableDatabase, match="version 999"):
             await call
 
@@ -102,7 +106,7 @@ async def test_an_old_server_is_refused(bench: Bench, monkeypatch: pytest.Monkey
 async def test_another_encoding_is_refused(server: postgres.PostgresServer, bench: Bench) -> None:
     raw = await bench.raw()
     await raw.execute(f"create database latin_{bench.schema} encoding 'LATIN1' template template0")
-    with pytest.raises(UnsuitableDatabase, match="UTF8.*LATIN1"):
+    with pytest.raises(UnsuitableDatabase, match=r"UTF8.*LATIN1"):
         await migrate(server.url(f"latin_{bench.schema}"))
     await raw.execute(f"drop database latin_{bench.schema}")
 
