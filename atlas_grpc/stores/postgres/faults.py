@@ -18,6 +18,7 @@ _pg = asyncpg.exceptions
 
 LOST: tuple[type[Exception], ...] = (
     OSError,
+    EOFError,
     TimeoutError,
     _pg.PostgresConnectionError,
     _pg.OperatorInterventionError,
@@ -46,7 +47,7 @@ _REFUSED: tuple[type[Exception], ...] = (
     _pg.InvalidCatalogNameError,
     _pg.InsufficientPrivilegeError,
 )
-DRIVER_ERRORS: tuple[type[Exception], ...] = (OSError, TimeoutError, _pg.PostgresError, _pg.InterfaceError)
+DRIVER_ERRORS: tuple[type[Exception], ...] = (*LOST, _pg.PostgresError)
 """All that a call of the driver may raise."""
 
 

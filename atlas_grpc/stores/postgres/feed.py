@@ -41,7 +41,7 @@ _FIRST_LOOK = 0.003
 _LONGEST_LOOK = 0.25
 _INTEREST = 60.0
 """Seconds after a reading during which somebody is taken to follow the feed."""
-_TRIM_EVERY = 30.0
+_TRIM_EVERY = 60.0
 _TRIM_STEP = 10_000
 
 

@@ -29,7 +29,14 @@ _ROUNDS = 10
 _COUNTED_PAGES = 20_000
 """Up to this size the states are counted; beyond it a sample of so many pages is."""
 _QUEUES = 10_000
-_COUNTING_SHARE = 0.05
+_COUNTING_SHARE = 0.02
+"""How much of the time may go into counting, for the bound on unfinished jobs."""
+_COUNT_HOLDS = 30.0
+"""Seconds for which a count is good, together with what this store inserts meanwhile. Metrics are counted more often,
+and that counts here too, so that a submit rarely waits for a count.
+"""
+_FEW_PAGES = 500
+"""A table of this size is counted as often as it is needed."""
 _INT64 = 2**63 - 1
 _LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 _encode_labels = msgspec.json.Encoder().encode
@@ -54,6 +61,7 @@ class Jobs:
         self._database = database
         self._max_pending = max_pending
         self._unfinished = 0
+        self._pages = 0
         self._count_holds_until = 0.0
 
     async def insert(self, jobs: Sequence[Job]) -> tuple[list[Job | None], int]:
@@ -123,9 +131,9 @@ class Jobs:
     async def _admitted(self, jobs: Sequence[Job], places: list[int], answers: list[Job | None]) -> list[int]:
         """Which of the new jobs there is room for. What has a name already needs none."""
         bound = self._max_pending or 0
-        if self._unfinished + len(places) <= bound * 0.9 and time.monotonic() < self._count_holds_until:
-            return places
-        await self._count_unfinished()
+        holds = time.monotonic() < self._count_holds_until
+        if not holds or (self._unfinished + len(places) > bound * 0.9 and self._pages <= _FEW_PAGES):
+            await self._count_unfinished()
         room = bound - self._unfinished
         if len(places) <= room:
             return places
@@ -133,14 +141,15 @@ class Jobs:
         return [place for place in places if answers[place] is None][: max(0, room)]
 
     async def _count_unfinished(self) -> None:
-        if time.monotonic() < self._count_holds_until and self._unfinished > _COUNTED_PAGES:
-            return
         began = time.monotonic()
         percent, _ = await self._sample()
         row = await self._database.row("unfinished", percent)
-        self._unfinished = round(row["jobs"] * 100 / percent)
+        self._note_unfinished(round(row["jobs"] * 100 / percent), began)
+
+    def _note_unfinished(self, count: int, began: float) -> None:
         now = time.monotonic()
-        self._count_holds_until = now + max(1.0, (now - began) / _COUNTING_SHARE)
+        self._unfinished = count
+        self._count_holds_until = now + max(_COUNT_HOLDS, (now - began) / _COUNTING_SHARE)
 
     async def get(self, ids: Sequence[str]) -> list[Job | None]:
         known = rows.known_ids(ids)
@@ -245,9 +254,11 @@ class Jobs:
     async def _sample(self) -> tuple[float, int]:
         """Which share of the pages is to be counted, in percent, and how large the tables are, in bytes."""
         row = await self._database.row("size")
+        self._pages = row["pages"]
         return min(100.0, 100.0 * _COUNTED_PAGES / max(1, row["pages"])), row["size"]
 
     async def counts(self) -> Counts:
+        began = time.monotonic()
         percent, size = await self._sample()
         factor = 100 / percent
         states = dict.fromkeys(State, 0)
@@ -257,6 +268,7 @@ class Jobs:
             states[State(row["state"])] += count
             if row["type"] is not None:
                 ready[row["type"], row["queue"]] = QueueCount(row["queue"], row["type"], count, row["oldest"])
+        self._note_unfinished(states[State.PENDING] + states[State.RUNNING], began)
         if factor > 1:
             # A sample says too little about which job is the oldest, or about a queue that is short.
             for row in await self._database.fetch("oldest", _QUEUES):

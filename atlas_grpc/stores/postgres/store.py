@@ -28,7 +28,7 @@ from .outputs import Outputs
 from .vitals import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     import asyncpg
 
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _SAMPLE_EVERY = 15.0
 _SAMPLES_AT_START = 3
+_RESTART_AFTER = 1.0
 
 
 class PostgresLimits(msgspec.Struct, frozen=True):
@@ -115,17 +116,15 @@ class PostgresStore(Store):
             raise
         self._listener = listener
         self._notices.open(listener)
-        work = (
-            self._keep_time(),
-            self._feed.watch(),
-            self._feed.trim(),
-            self._notices.say(),
-            self._notices.hear(),
-            self._notices.poll(),
+        loops = (
+            self._keep_time,
+            self._feed.watch,
+            self._feed.trim,
+            self._notices.say,
+            self._notices.hear,
+            self._notices.poll,
         )
-        self._loops = [asyncio.create_task(loop) for loop in work]
-        for task in self._loops:
-            task.add_done_callback(_note_end)
+        self._loops = [asyncio.create_task(self._kept_up(loop)) for loop in loops]
 
     async def _prepare(self) -> None:
         # Not one of the pool: a migration may take long, and these are kept short.
@@ -133,7 +132,7 @@ class PostgresStore(Store):
             await check_schema(connection, self._options)
 
     async def close(self) -> None:
-        if self._under_way:
+        while self._under_way:
             await asyncio.wait(self._under_way)
         self._listener = None
         loops, self._loops = self._loops, []
@@ -162,6 +161,16 @@ class PostgresStore(Store):
             self._feed.restart()
             self._notices.restart()
 
+    async def _kept_up(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a loop of the store. What it does not expect must not end it for good."""
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as error:
+                log.error("a loop of the store failed", loop=loop.__qualname__, exc_info=error)
+                await self._clock.sleep(_RESTART_AFTER)
+
     async def _keep_time(self) -> None:
         while True:
             await self._clock.sleep(_SAMPLE_EVERY * self._database.rng.uniform(0.7, 1.3))
@@ -177,8 +186,14 @@ class PostgresStore(Store):
             raise Unavailable("the store is closed")
         task = asyncio.ensure_future(work)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            # Looked at, in case that the caller is gone.
+            task.exception()
 
     def _on_growth(self) -> None:
         if self._listener is not None:
@@ -291,9 +306,3 @@ class PostgresStore(Store):
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         return await self._outputs.logs(job_id, start, limit)
-
-
-def _note_end(task: asyncio.Task[None]) -> None:
-    """A loop of the store is not meant to end by itself."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a loop of the store ended", exc_info=error)

@@ -57,7 +57,9 @@ comment on table {schema}.job_states is
     'The mutable part of each job. doc: msgpack; one version behind while a claim has not been followed by a step.';
 comment on column {schema}.job_states.xid is 'The transaction of the latest change: the position in the feed.';
 comment on column {schema}.job_states.place is 'The place within that transaction.';
-create index job_states_ready on {schema}.job_states (type, priority desc, next_start, id) where ready;
+-- The two indexes of ready jobs have different conditions, so that a claim names the one it means: while there is only
+-- one queue they look alike to the planner, and it keeps what it chose.
+create index job_states_ready on {schema}.job_states (type, priority desc, next_start, id) where ready and state = 1;
 create index job_states_ready_in_queue on {schema}.job_states (type, queue, priority desc, next_start, id) where ready;
 create index job_states_due on {schema}.job_states (due, id) where due is not null;
 -- With the token as a second column no two entries are alike: equal ones are merged again and again, which cost a fifth

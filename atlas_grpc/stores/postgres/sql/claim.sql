@@ -9,7 +9,7 @@ with alive as materialized (
     cross join lateral (
         select * from (
             select s.ctid as tid, s.id, s.priority, s.next_start from {schema}.job_states s
-            where line.queue is null and s.ready and s.type = line.type
+            where line.queue is null and s.ready and s.state = 1 and s.type = line.type
             order by s.priority desc, s.next_start, s.id limit line.slots for update skip locked
         ) anywhere
         union all

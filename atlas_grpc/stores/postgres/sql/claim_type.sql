@@ -3,7 +3,7 @@ with alive as materialized (
     select session from {schema}.worker_sessions where session = $1 and expire_time > $3 for key share
 ), picked as materialized (
     select array(
-        select s.ctid from {schema}.job_states s where s.ready and s.type = $4
+        select s.ctid from {schema}.job_states s where s.ready and s.state = 1 and s.type = $4
         order by s.priority desc, s.next_start, s.id limit $5::int for update skip locked
     ) as tids
     from alive
