@@ -26,7 +26,7 @@ _FIND_BUDGET = 5_000
 _AHEAD_BOUND = 10_000
 _ROUNDS = 10
 """How often an insert looks again for a name that was taken and then free."""
-_COUNTED_PAGES = 20_000
+_COUNTED_PAGES = 10_000
 """Up to this size the states are counted; beyond it a sample of so many pages is."""
 _QUEUES = 10_000
 _COUNTING_SHARE = 0.02

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +122,29 @@ async def test_a_role_without_privileges_is_enough(server: postgres.PostgresServ
     assert await store.get([job.id]) == [job]
     assert (await store.counts()).size > 0
     await raw.execute(f'drop schema "{bench.schema}" cascade; drop role {role}')
+
+
+async def test_servers_need_not_own_the_schema(server: postgres.PostgresServer, bench: Bench) -> None:
+    """The grants are those of the docs."""
+    await migrate(url_of(bench))
+    page = Path(__file__).parents[3] / "docs" / "stores" / "postgresql.md"
+    grants = re.findall(r"^    (grant .*;)$", page.read_text("utf-8"), re.MULTILINE)
+    assert len(grants) == 4
+    role = f"server_{bench.schema}"
+    raw = await bench.raw()
+    await raw.execute(f"create role {role} login")
+    for grant in grants:
+        await raw.execute(grant.replace("schema atlas", f"schema {bench.schema}").replace("atlas_server", role))
+    store = await bench.store("&migrate=false", url=server.url(user=role))
+    kit = Tools(store)
+    (job, other) = await kit.new(2)
+    await kit.session()
+    (taken,) = await kit.claim(1)
+    await store.report([Update(taken.id, taken.fence, Progress(1.0), (LogLine(Severity.INFO, "x"),))])
+    done = await kit.finish(taken)
+    assert await store.delete([done, other]) == [True, True]
+    assert await store.get([job.id]) == [None]
+    await raw.execute(f"drop owned by {role}; drop role {role}")
 
 
 async def test_a_database_that_is_not_there(server: postgres.PostgresServer) -> None:
