@@ -9,6 +9,7 @@ one long string of bytes, with where each begins. The ids are the only array tha
 
 from __future__ import annotations
 
+import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ...model import Content, Job
 
 _encode = msgspec.json.Encoder().encode
+_COLUMN = re.compile(r"\{column (\d+) (\w+)\}")
 _NUL_SHOWN = "\N{SYMBOL FOR NULL}"
 
 
@@ -33,13 +35,23 @@ def text(value: str) -> str:
 
 
 def literal(values: list[Any]) -> str:
-    """A column as an array literal; of one element when all values are the same."""
-    if len(values) > 1 and values.count(values[0]) == len(values):
+    """A column as an array literal. One that has the same value for all jobs is of one element; others begin with a
+    space, which tells them apart without reading them twice."""
+    if values.count(values[0]) == len(values):
         values = values[:1]
+        mark = ""
+    else:
+        mark = " "
     data = _encode(values)
     if b"\\" in data:
-        return "{" + ",".join(map(_quoted, values)) + "}"
-    return "{" + data[1:-1].decode() + "}"
+        return mark + "{" + ",".join(map(_quoted, values)) + "}"
+    return mark + "{" + data[1:-1].decode() + "}"
+
+
+def expanded(statement: str) -> str:
+    """A statement whose `{column 4 bigint}` is the array of the literal in parameter 4."""
+    whole, single = r"$\1::text::\2[]", r"array_fill(($\1::text::\2[])[1], array[$1::int])"
+    return _COLUMN.sub(rf"case when left($\1::text, 1) = ' ' then {whole} else {single} end", statement)
 
 
 def _quoted(value: str | None) -> str:

@@ -18,6 +18,7 @@ import asyncpg
 
 from ...errors import FailedPrecondition, Unavailable
 from . import vitals
+from .columns import expanded
 from .faults import DRIVER_ERRORS, LOST, REPEATABLE, log, translated
 from .pool import Pool
 
@@ -76,7 +77,7 @@ class Database:
         self.operations: dict[str, vitals.Operation] = {}
         self.greet: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
         """Looks at each new connection: which server it leads to."""
-        self._statements = {name: in_schema(text, options.schema) for name, text in _TEXTS.items()}
+        self._statements = {name: in_schema(expanded(text), options.schema) for name, text in _TEXTS.items()}
         self.pool = Pool(self.connect, options.pool, options.timeout, clock, rng)
 
     async def connect(self) -> asyncpg.Connection:

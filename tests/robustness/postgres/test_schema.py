@@ -129,7 +129,7 @@ async def test_servers_need_not_own_the_schema(server: postgres.PostgresServer, 
     await migrate(url_of(bench))
     page = Path(__file__).parents[3] / "docs" / "stores" / "postgresql.md"
     grants = re.findall(r"^    (grant .*;)$", page.read_text("utf-8"), re.MULTILINE)
-    assert len(grants) == 4
+    assert len(grants) == 3
     role = f"server_{bench.schema}"
     raw = await bench.raw()
     await raw.execute(f"create role {role} login")

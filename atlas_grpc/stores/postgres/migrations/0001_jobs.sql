@@ -108,11 +108,6 @@ create index tombstones_feed on {schema}.tombstones (xid);
 -- A claim takes one value and numbers its jobs from there, so that tokens grow in the order of the claim.
 create sequence {schema}.fences increment by 1000 start with 1000;
 
--- Columns of a batch that hold one value for all its rows are sent as that value.
-create function {schema}.spread(column_values anyarray, size integer) returns anyarray
-language sql immutable parallel safe
-as 'select case when cardinality(column_values) = 1 then array_fill(column_values[1], array[size]) else column_values end';
-
 alter table {schema}.job_states set (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 1,
     autovacuum_analyze_scale_factor = 0.05

@@ -1,5 +1,5 @@
 -- New jobs. A name (namespace, request id) that is taken leaves its job out; the caller then looks whose it is.
--- $1 is their number, $3 holds their documents one after the other; see columns.py for the rest.
+-- $1 is their number, $3 holds their documents one after the other; {column …} is a literal; see columns.py.
 -- The hashed "in" is no join on purpose: hash joins are switched off.
 with specs as (
     insert into {schema}.job_specs
@@ -8,16 +8,16 @@ with specs as (
         convert_from(substring($3::bytea from payload_at for payload_size), 'UTF8'), substring($3::bytea from spec_at for spec_size)
     from unnest(
         $2::uuid[],
-        {schema}.spread($4::text::text[], $1),
-        {schema}.spread($5::text::text[], $1),
-        {schema}.spread($6::text::text[], $1),
-        {schema}.spread($7::text::int[], $1),
-        {schema}.spread($8::text::text[], $1),
-        {schema}.spread($9::text::text[], $1),
-        {schema}.spread($10::text::bigint[], $1),
-        {schema}.spread($11::text::bigint[], $1),
-        $12::text::int[], {schema}.spread($13::text::int[], $1),
-        $14::text::int[], {schema}.spread($15::text::int[], $1)
+        {column 4 text},
+        {column 5 text},
+        {column 6 text},
+        {column 7 int},
+        {column 8 text},
+        {column 9 text},
+        {column 10 bigint},
+        {column 11 bigint},
+        $12::text::int[], {column 13 int},
+        $14::text::int[], {column 15 int}
     ) as new (id, namespace, type, queue, priority, request_id, labels, create_time, retention, payload_at, payload_size,
         spec_at, spec_size)
     on conflict (namespace, request_id) where request_id is not null do nothing
@@ -29,18 +29,18 @@ with specs as (
         (select pg_current_xact_id()::text::bigint), substring($3::bytea from state_at for state_size)
     from unnest(
         $2::uuid[],
-        {schema}.spread($4::text::text[], $1),
-        {schema}.spread($5::text::text[], $1),
-        {schema}.spread($6::text::text[], $1),
-        {schema}.spread($7::text::int[], $1),
-        {schema}.spread($16::text::bigint[], $1),
-        {schema}.spread($17::text::bigint[], $1),
-        {schema}.spread($18::text::bigint[], $1),
-        {schema}.spread($19::text::bigint[], $1),
-        {schema}.spread($20::text::bigint[], $1),
-        {schema}.spread($21::text::boolean[], $1),
+        {column 4 text},
+        {column 5 text},
+        {column 6 text},
+        {column 7 int},
+        {column 16 bigint},
+        {column 17 bigint},
+        {column 18 bigint},
+        {column 19 bigint},
+        {column 20 bigint},
+        {column 21 boolean},
         $22::text::smallint[],
-        $23::text::int[], {schema}.spread($24::text::int[], $1)
+        $23::text::int[], {column 24 int}
     ) as new (id, namespace, type, queue, priority, version, next_start, due, attempt_timeout, deadline, ready, place,
         state_at, state_size)
     where (new.id in (select id from specs)) is true

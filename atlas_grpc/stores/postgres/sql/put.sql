@@ -1,5 +1,5 @@
 -- Compare-and-set. The ids are sorted, and the nested loop locks the rows in that order.
--- $1 is the number of jobs, $3 holds documents and results one after the other; see columns.py for the rest.
+-- $1 is the number of jobs, $3 holds documents and results one after the other; {column …} is a literal; see columns.py.
 with moved as (
     update {schema}.job_states s
     set version = new.version, state = new.state, ready = new.ready, next_start = new.next_start, due = new.due,
@@ -11,23 +11,23 @@ with moved as (
         doc = substring($3::bytea from new.state_at for new.state_size)
     from unnest(
         $2::uuid[],
-        {schema}.spread($4::text::bigint[], $1),
-        {schema}.spread($5::text::bigint[], $1),
-        {schema}.spread($6::text::smallint[], $1),
-        {schema}.spread($7::text::boolean[], $1),
-        {schema}.spread($8::text::bigint[], $1),
-        {schema}.spread($9::text::bigint[], $1),
-        {schema}.spread($10::text::text[], $1),
-        {schema}.spread($11::text::text[], $1),
-        {schema}.spread($12::text::bigint[], $1),
-        {schema}.spread($13::text::int[], $1),
-        {schema}.spread($14::text::bigint[], $1),
-        {schema}.spread($15::text::bigint[], $1),
-        {schema}.spread($16::text::text[], $1),
-        {schema}.spread($17::text::text[], $1),
+        {column 4 bigint},
+        {column 5 bigint},
+        {column 6 smallint},
+        {column 7 boolean},
+        {column 8 bigint},
+        {column 9 bigint},
+        {column 10 text},
+        {column 11 text},
+        {column 12 bigint},
+        {column 13 int},
+        {column 14 bigint},
+        {column 15 bigint},
+        {column 16 text},
+        {column 17 text},
         $18::text::smallint[],
-        $19::text::int[], {schema}.spread($20::text::int[], $1),
-        $21::text::int[], {schema}.spread($22::text::int[], $1)
+        $19::text::int[], {column 20 int},
+        $21::text::int[], {column 22 int}
     ) as new (id, expected, version, state, ready, next_start, due, session, worker, fence, attempt, attempt_start,
         deadline, error_reason, error_message, place, result_at, result_size, state_at, state_size)
     where s.id = new.id and s.version = new.expected
