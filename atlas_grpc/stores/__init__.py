@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SHARED", "WrongUrl", "check_shared", "open_store"]
 
-SHARED = ("postgresql", "redis", "rediss")
+SHARED = ("postgresql",)
 """Schemes of the stores that several servers can use at a time."""
-_KNOWN = ("memory", "sqlite")
+_SINGLE = ("memory", "sqlite")
 
 
 def check_shared(url: str) -> None:
     """Raises WrongUrl unless several servers can use the store of that URL at a time."""
     scheme = urlsplit(url).scheme
-    if scheme not in SHARED:
+    if scheme not in SHARED and scheme != "postgres":
         known = ", ".join(f"{name}://" for name in SHARED)
         raise WrongUrl("store", f"a {scheme} store belongs to one server process; servers can share {known}")
 
@@ -42,5 +42,15 @@ def open_store(settings: Settings, clock: Clock) -> Store:
 
         kept = {"max_finished": settings.max_finished_jobs}
         return sqlite.from_url(settings.store, clock, sqlite.SqliteLimits(**limits, **kept))
-    known = ", ".join(f"{name}://" for name in _KNOWN)
+    if scheme in ("postgresql", "postgres"):
+        try:
+            from . import postgres
+        except ModuleNotFoundError as error:
+            raise _not_installed("postgres", error) from None
+        return postgres.from_url(settings.store, clock, postgres.PostgresLimits(**limits))
+    known = ", ".join(f"{name}://" for name in (*_SINGLE, *SHARED))
     raise WrongUrl("store", f"there is no store {scheme!r}; known are {known}")
+
+
+def _not_installed(extra: str, error: ModuleNotFoundError) -> WrongUrl:
+    return WrongUrl("store", f"needs the package {error.name}: pip install 'atlas-grpc[{extra}]'")

@@ -6,13 +6,18 @@ for them by the fixture `every_store`: it runs once on each, and every server th
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from tests.support import postgres
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.support.postgres import PostgresServer
 
 
 def _memory(_servers: Servers, _folder: Path) -> str:
@@ -23,11 +28,26 @@ def _sqlite(_servers: Servers, folder: Path) -> str:
     return f"sqlite:///{folder / 'jobs.db'}"
 
 
+def _postgresql(servers: Servers, _folder: Path) -> str:
+    return f"{servers.postgresql().url()}?schema={servers.new_name()}"
+
+
 class Servers:
     """The database servers of a test run, each started when it is first needed."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._numbers = itertools.count(1)
+        self._postgresql: PostgresServer | None = None
+
+    def new_name(self) -> str:
+        """A name for a schema, or for keys, that no other test has."""
+        return f"t{os.getpid()}_{next(self._numbers)}"
+
+    def postgresql(self) -> PostgresServer:
+        if self._postgresql is None:
+            self._postgresql = self._stack.enter_context(postgres.running())
+        return self._postgresql
 
     def url(self, name: str, folder: Path) -> str:
         """The URL of an empty store of that kind."""
@@ -37,7 +57,11 @@ class Servers:
         self._stack.close()
 
 
-_MAKERS: dict[str, Callable[[Servers, Path], str]] = {"memory": _memory, "sqlite": _sqlite}
+_MAKERS: dict[str, Callable[[Servers, Path], str]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+}
 
 STORES = tuple(_MAKERS)
 

@@ -2,7 +2,6 @@
 
 from .database import MINIMUM_VERSION, UnsuitableDatabase
 from .migrations import Migration, migrate, verify
-from .options import WrongStoreUrl
 from .store import PostgresLimits, PostgresStore, from_url
 from .vitals import BOUNDS, Operation, Vitals
 
@@ -15,7 +14,6 @@ __all__ = [
     "PostgresStore",
     "UnsuitableDatabase",
     "Vitals",
-    "WrongStoreUrl",
     "from_url",
     "migrate",
     "verify",

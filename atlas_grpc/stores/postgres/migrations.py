@@ -78,7 +78,7 @@ def all_migrations(schema: str) -> list[Migration]:
 async def migrate(url: str, *, dry_run: bool = False) -> list[Migration]:
     """Brings the schema up to date, and answers the steps that this took, or would take.
 
-    Raises WrongStoreUrl, UnsuitableDatabase, Unavailable.
+    Raises WrongUrl, UnsuitableDatabase, Unavailable.
     """
     options = parse(url)
     async with administering(options) as connection:
@@ -91,7 +91,7 @@ async def verify(url: str) -> list[str]:
     """What is missing in the schema, or differs from what the migrations make; empty when all is well. What was added
     is no difference. It is compared with a second schema that is made and undone in one transaction.
 
-    Raises WrongStoreUrl, UnsuitableDatabase, Unavailable.
+    Raises WrongUrl, UnsuitableDatabase, Unavailable.
     """
     options = parse(url)
     async with administering(options) as connection:

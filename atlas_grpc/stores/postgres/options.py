@@ -12,6 +12,7 @@ import re
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from ...model import Record
+from ..base import WrongUrl
 
 _LIBPQ = frozenset({
     "database", "dbname", "gsslib", "host", "krbsrvname", "passfile", "password", "port", "service", "servicefile",
@@ -22,15 +23,6 @@ _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
 _SCHEMES = ("postgresql", "postgres")
 _YES = ("true", "on", "1")
 _NO = ("false", "off", "0")
-
-
-class WrongStoreUrl(ValueError):
-    """The URL of a store cannot be used. `option` names the part that is wrong; the message holds no password."""
-
-    def __init__(self, option: str, problem: str) -> None:
-        super().__init__(f"{option}: {problem}")
-        self.option = option
-        self.problem = problem
 
 
 class Options(Record, frozen=True):
@@ -57,16 +49,16 @@ class Options(Record, frozen=True):
 
 
 def parse(url: str) -> Options:
-    """Reads a URL. Raises WrongStoreUrl."""
+    """Reads a URL. Raises WrongUrl."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise WrongStoreUrl("store", f"is no URL: {error}") from None
+        raise WrongUrl("store", f"is no URL: {error}") from None
     if parts.scheme not in _SCHEMES:
-        raise WrongStoreUrl("store", f"must begin with postgresql://, not {parts.scheme}://")
+        raise WrongUrl("store", f"must begin with postgresql://, not {parts.scheme}://")
     if port == 0:
-        raise WrongStoreUrl("port", "must be from 1 to 65535")
+        raise WrongUrl("port", "must be from 1 to 65535")
     ours: dict[str, str] = {}
     theirs: list[tuple[str, str]] = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -74,27 +66,27 @@ def parse(url: str) -> Options:
             theirs.append((name, value))
         elif name not in _READERS:
             known = ", ".join(_READERS)
-            raise WrongStoreUrl(name, f"is not an option of this store; known are {known}, and those of libpq")
+            raise WrongUrl(name, f"is not an option of this store; known are {known}, and those of libpq")
         elif name in ours:
-            raise WrongStoreUrl(name, "is given twice")
+            raise WrongUrl(name, "is given twice")
         else:
             ours[name] = value
     dsn = parts._replace(query=urlencode(theirs, quote_via=quote), fragment="").geturl()
     if ours.get("pgbouncer") in _YES and "listen" not in ours:
-        raise WrongStoreUrl("listen", "must be given with pgbouncer=true: a URL that leads past the pooler, or off")
+        raise WrongUrl("listen", "must be given with pgbouncer=true: a URL that leads past the pooler, or off")
     values = {name: _READERS[name](name, value) for name, value in ours.items()}
     return Options(dsn, **values)  # type: ignore[arg-type]  # each reader answers what its field holds
 
 
 def _schema(name: str, value: str) -> str:
     if not _SCHEMA.fullmatch(value):
-        raise WrongStoreUrl(name, "must be up to 40 of a-z, 0-9 and _, not begin with a digit or with pg_")
+        raise WrongUrl(name, "must be up to 40 of a-z, 0-9 and _, not begin with a digit or with pg_")
     return value
 
 
 def _pool(name: str, value: str) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= 100:
-        raise WrongStoreUrl(name, f"must be a number from 1 to 100, not {value!r}")
+        raise WrongUrl(name, f"must be a number from 1 to 100, not {value!r}")
     return int(value)
 
 
@@ -104,7 +96,7 @@ def _timeout(name: str, value: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0.1 <= seconds <= 600:
-        raise WrongStoreUrl(name, f"must be from 0.1 to 600 seconds, not {value!r}")
+        raise WrongUrl(name, f"must be from 0.1 to 600 seconds, not {value!r}")
     return seconds
 
 
@@ -112,13 +104,13 @@ def _listen(name: str, value: str) -> str:
     if value == "off":
         return ""
     if urlsplit(value).scheme not in _SCHEMES:
-        raise WrongStoreUrl(name, "must be a postgresql:// URL (percent-encoded), or off")
+        raise WrongUrl(name, "must be a postgresql:// URL (percent-encoded), or off")
     return value
 
 
 def _truth(name: str, value: str) -> bool:
     if value not in _YES + _NO:
-        raise WrongStoreUrl(name, f"must be true or false, not {value!r}")
+        raise WrongUrl(name, f"must be true or false, not {value!r}")
     return value in _YES
 
 

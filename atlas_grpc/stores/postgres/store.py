@@ -56,7 +56,7 @@ class PostgresLimits(msgspec.Struct, frozen=True):
 
 
 def from_url(url: str, clock: Clock, limits: PostgresLimits | None = None) -> PostgresStore:
-    """The store of a URL, not opened yet. Raises WrongStoreUrl, whose `option` is what is wrong."""
+    """The store of a URL, not opened yet. Raises WrongUrl, whose `option` is what is wrong."""
     return PostgresStore(parse(url), clock, limits)
 
 

@@ -13,7 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from atlas_grpc.clock import SystemClock
-from atlas_grpc.stores.postgres import WrongStoreUrl, from_url
+from atlas_grpc.stores.base import WrongUrl
+from atlas_grpc.stores.postgres import from_url
 from atlas_grpc.testing.stores import CHECKS, CheckSkipped
 from tests.conformance.stores.factories_postgres import PostgresFactory
 from tests.support import debian, postgres
@@ -86,6 +87,6 @@ async def test_notices_go_past_it(server: postgres.PostgresServer, bouncer: str,
 
 
 def test_it_must_be_told_where_to_listen() -> None:
-    with pytest.raises(WrongStoreUrl) as caught:
+    with pytest.raises(WrongUrl) as caught:
         from_url("postgresql://h/d?pgbouncer=true", SystemClock())
     assert caught.value.option == "listen"

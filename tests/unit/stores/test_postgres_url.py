@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from atlas_grpc.clock import SystemClock
-from atlas_grpc.stores.postgres import WrongStoreUrl, from_url
+from atlas_grpc.stores.base import WrongUrl
+from atlas_grpc.stores.postgres import from_url
 from atlas_grpc.stores.postgres.options import Options, parse
 
 
@@ -56,7 +57,7 @@ def test_listening_can_be_off():
     ],
 )
 def test_what_is_wrong_is_named(url: str, option: str):
-    with pytest.raises(WrongStoreUrl) as caught:
+    with pytest.raises(WrongUrl) as caught:
         from_url(url, SystemClock())
     assert caught.value.option == option
     assert str(caught.value).startswith(option)
