@@ -11,6 +11,7 @@ import click
 from .. import __version__
 from . import exits
 from .completion import completion
+from .db import db
 from .info import health, types
 from .jobs import cancel, delete, explain, get, list_, retry
 from .run import run, watch
@@ -36,7 +37,23 @@ def cli() -> None:
     """
 
 
-for verb in (serve, submit, run, get, list_, watch, cancel, retry, delete, explain, types, health, config, completion):
+for verb in (
+    serve,
+    submit,
+    run,
+    get,
+    list_,
+    watch,
+    cancel,
+    retry,
+    delete,
+    explain,
+    types,
+    health,
+    config,
+    db,
+    completion,
+):
     cli.add_command(verb)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from .base import Store
 
-__all__ = ["SHARED", "WrongUrl", "check_shared", "open_store"]
+__all__ = ["SHARED", "WrongUrl", "check_shared", "not_installed", "open_store"]
 
 SHARED = ("postgresql",)
 """Schemes of the stores that several servers can use at a time."""
@@ -46,11 +46,12 @@ def open_store(settings: Settings, clock: Clock) -> Store:
         try:
             from . import postgres
         except ModuleNotFoundError as error:
-            raise _not_installed("postgres", error) from None
+            raise not_installed("postgres", error) from None
         return postgres.from_url(settings.store, clock, postgres.PostgresLimits(**limits))
     known = ", ".join(f"{name}://" for name in (*_SINGLE, *SHARED))
     raise WrongUrl("store", f"there is no store {scheme!r}; known are {known}")
 
 
-def _not_installed(extra: str, error: ModuleNotFoundError) -> WrongUrl:
+def not_installed(extra: str, error: ModuleNotFoundError) -> WrongUrl:
+    """The error for a store whose driver is missing."""
     return WrongUrl("store", f"needs the package {error.name}: pip install 'atlas-grpc[{extra}]'")
