@@ -1,0 +1,66 @@
+"""Jobs in Redis or Valkey: one atomic script for each operation, and indexes that follow from the jobs.
+
+Why it looks like this. Redis runs one script at a time, so a script *is* a transaction, as long as it does all of a step:
+the job, every index that it stands in, the counts, the feed and the hint to other servers change together or not at all,
+in memory, in the append-only file and on replicas. What a script costs is mostly the number of commands in it, so batches
+come in one call, their writes are gathered by key, and a hundred jobs are written by a dozen commands. It must not run
+long, because everybody waits meanwhile: no call is given more than a hundred jobs or a megabyte.
+
+All keys begin with `{prefix}:`, one hash tag, so that a cluster keeps them in one slot:
+
+    spec:<id>  job:<id>                a job: what never changes, and what each step replaces      (records.py)
+    out:<id>  log:<id>                 progress and the extent of the log; its lines
+    list:<namespace>                   ZSET: all ids, in order
+    names:<namespace>                  HASH: request id → job
+    ready:<priority>:<place>           ZSET: a line of ready jobs, score = ready since
+    prios:<place>  places              priorities in use; places in use     (a place: a type, or a type and a queue)
+    due  finished                      ZSETs: timers by instant; finished jobs by the time of their end
+    sessions  held:<session>           ZSET by expiry; SET of running jobs
+    counts  head  fence  server        numbers by state; the last change; the last token; epoch and process of the server
+    feed                               STREAM: which job changed to which version
+
+Microseconds and a priority do not fit into one exact score, hence a line for each priority. Nothing has a time to live:
+a lease that the server may forget by itself is a lease whose job is orphaned. For the same reason the server must not
+evict (`maxmemory-policy noeviction`), which is checked whenever a connection is made.
+
+- `wire`, `pool`, `link`: connections, who may be connected to, and what is true after a reconnect.
+- `hints`: what others wrote.  `batches`, `records`, `lua/`: what is said to the server.  `store`: the operations.
+- `audit`: what repairs indexes that something else damaged.
+
+What each durability setting promises, what a failover can lose, and what a job weighs: docs/stores/redis.md.
+Prior art: Asynq, BullMQ, Faktory, streaq. Open: reads could go to replicas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .audit import Findings
+from .faults import UnfitServer
+from .stats import Health, Operation, Stats
+from .store import RedisLimits, RedisStore
+from .url import SCHEMES, InvalidUrl, parse
+
+if TYPE_CHECKING:
+    from ...clock import Clock
+
+__all__ = [
+    "SCHEMES",
+    "Findings",
+    "Health",
+    "InvalidUrl",
+    "Operation",
+    "RedisLimits",
+    "RedisStore",
+    "Stats",
+    "UnfitServer",
+    "from_url",
+]
+
+
+def from_url(url: str, clock: Clock, limits: RedisLimits | None = None) -> RedisStore:
+    """The store that a URL names, not opened yet. Raises InvalidUrl, which names the part that is wrong.
+
+    `url.py` has the forms of the URL; options are `prefix`, `pool`, `timeout`, `connect_timeout`, `wait` and `audit`.
+    """
+    return RedisStore(parse(url), clock, limits)
