@@ -85,6 +85,11 @@ class RedisServer:
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, prefix: str = "atlas", **options: object) -> str:
         query = "&".join(f"{name}={value}" for name, value in {"prefix": prefix, **options}.items())
         return f"redis+unix://{self.socket}?{query}"

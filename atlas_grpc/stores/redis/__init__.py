@@ -1,10 +1,10 @@
 """Jobs in Redis or Valkey: one atomic script for each operation, and indexes that follow from the jobs.
 
-Why it looks like this. Redis runs one script at a time, so a script *is* a transaction, as long as it does all of a step:
-the job, every index that it stands in, the counts, the feed and the hint to other servers change together or not at all,
-in memory, in the append-only file and on replicas. What a script costs is mostly the number of commands in it, so batches
-come in one call, their writes are gathered by key, and a hundred jobs are written by a dozen commands. It must not run
-long, because everybody waits meanwhile: no call is given more than a hundred jobs or a megabyte.
+Why it looks like this. Redis runs one script at a time, so a script *is* a transaction, as long as it does all of a
+step: the job, every index that it stands in, the counts, the feed and the hint to other servers change together or not
+at all, in memory, in the append-only file and on replicas. Batches come in one call, and their writes are gathered by
+key, so that many jobs are written by a dozen commands. A script must not run long, because everybody waits meanwhile:
+none is given more than some dozens of jobs, or a megabyte.
 
 All keys begin with `{prefix}:`, one hash tag, so that a cluster keeps them in one slot:
 
@@ -13,15 +13,15 @@ All keys begin with `{prefix}:`, one hash tag, so that a cluster keeps them in o
     list:<namespace>                   ZSET: all ids, in order
     names:<namespace>                  HASH: request id → job
     ready:<priority>:<place>           ZSET: a line of ready jobs, score = ready since
-    prios:<place>  places              priorities in use; places in use     (a place: a type, or a type and a queue)
+    prios:<place>  places              priorities in use; places in use (a type, or a type and a queue)
     due  finished                      ZSETs: timers by instant; finished jobs by the time of their end
     sessions  held:<session>           ZSET by expiry; SET of running jobs
-    counts  head  fence  server        numbers by state; the last change; the last token; epoch and process of the server
+    counts  head  fence  server        numbers by state; the last change; the last token; the feed's epoch
     feed                               STREAM: which job changed to which version
 
-Microseconds and a priority do not fit into one exact score, hence a line for each priority. Nothing has a time to live:
-a lease that the server may forget by itself is a lease whose job is orphaned. For the same reason the server must not
-evict (`maxmemory-policy noeviction`), which is checked whenever a connection is made.
+Microseconds and a priority do not fit into one exact score, hence a line for each priority. Nothing has a time to
+live: a lease that the server may forget by itself is a lease whose job is orphaned. For the same reason the server must
+not evict (`maxmemory-policy noeviction`), which is checked whenever a connection is made.
 
 - `wire`, `pool`, `link`: connections, who may be connected to, and what is true after a reconnect.
 - `hints`: what others wrote.  `batches`, `records`, `lua/`: what is said to the server.  `store`: the operations.

@@ -1,9 +1,8 @@
 """The auditor: a slow pass over all that is stored, which puts indexes right that do not agree with the jobs.
 
-Each script is atomic, in memory, in the append-only file and towards replicas, so a crash or a failover loses whole steps
-and leaves no job half indexed. What can is a hand that deletes or restores keys, a server that evicted after all, a fault
-of ours; and some things are lost *between* steps, as a session whose opening did not reach the replica although a
-claim for it did. The jobs are the truth; every index follows from them and can be made anew:
+Each script is atomic, in memory, in the append-only file and towards replicas, so a crash or a failover loses whole
+steps and leaves no job half indexed. What can is a hand that deletes or restores keys, a server that evicted after all,
+or a fault of ours. The jobs are the truth; every index follows from them and can be made anew:
 
 - a job is missing from the listing, from its lines, among the timers, the finished, the running of its session, or its
   request id is not known: it is put there;
@@ -13,9 +12,9 @@ claim for it did. The jobs are the truth; every index follows from them and can 
 - the token counter or the counts by state went back: they are set to what the jobs say. Counting needs a
   pass during which nothing is written; on a busy server it waits for a quiet one.
 
-All repairs are scripts that look and act in one step, so the auditor may run while servers work, and on several of them at
-once. A pass looks at a bounded number of keys a second. There is one after each start, after each change of the server
-process, and once in a while.
+All repairs are scripts that look and act in one step, so the auditor may run while servers work, and on several of them
+at once. A pass looks at a bounded number of keys a second. There is one after each start, after each change of the
+server process, and once in a while.
 """
 
 from __future__ import annotations

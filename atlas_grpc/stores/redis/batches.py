@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...model import Job, LogLine, Update
 
-ITEMS = 100
+ITEMS = 64
 """Jobs in a call of a script."""
 _BYTES = 1 << 20
 """Bytes in a call, if it is not for a single job."""

@@ -1,10 +1,10 @@
 """What other store objects on the same data did, told at once: a subscription of its own.
 
-Every script that writes publishes what it did in the same step. Publishing stores nothing, so an idle server costs nothing
-and progress reports leave nothing behind; it also promises nothing, so whatever is missed while there is no connection
-is made good by telling the engine, afterwards, that anything may have changed. What matters is in the jobs and the
-feed. A stream read by a blocking call would lose nothing, but what is missed is covered in one step anyway, and it
-costs each reader a call for every write.
+Every script that writes publishes what it did in the same step. Publishing stores nothing, so an idle server costs
+nothing and progress reports leave nothing behind; it also promises nothing, so whatever is missed while there is no
+connection is made good by telling the engine, afterwards, that anything may have changed. What matters is in the jobs
+and the feed. A blocking read of the stream would miss nothing, but it costs each reader a call for every write, and a
+stream of progress would grow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = get_logger("atlas.store.redis")
 
 
 class News(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A message: what kind, whose, whether a job became ready, the last change of the feed, and the names it is about."""
+    """A message: what kind, whose, whether a job became ready, the last change of the feed, and the ids."""
 
     kind: int
     origin: str

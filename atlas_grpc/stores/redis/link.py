@@ -2,9 +2,10 @@
 
 The epoch is the line of descent of the feed. It is a random value in the database and changes when acknowledged writes
 may be gone: then a cursor that was given out could point at a change that never was, or skip one that came in its
-place, and it is better refused. Who connects finds out, in one script (lua/arrive.lua), by two questions. Is the server
-process another one than before, and one that does not keep every write (`appendfsync` is not `always`, or it was a
-replica)? And is the last entry of the feed that this object knows of still there, under its number and from whom it was?
+place, and it is better refused. Who connects finds out, in one script (lua/arrive.lua), by two questions. Is the
+server process another one than before, and one that does not keep every write (`appendfsync` is not `always`, or it was
+a replica)? And is the last entry of the feed that this object knows of still there, under its number and from whom it
+was?
 
 Every write carries the origin of its writer, so that its own news can be told from those of others. The origin changes
 whenever a connection is lost: a write whose answer never came may have happened nevertheless, and then its news are
@@ -29,7 +30,7 @@ from .pool import Pool
 from .scripts import SCRIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ...clock import Clock
     from ..base import StoreListener
@@ -58,6 +59,8 @@ class Link:
         """How often a connection was lost."""
         self.arrivals = 0
         """How often this object met another server process than before."""
+        self.on_lost: Callable[[], object] = lambda: None
+        """Called when a connection was lost, and when writes may be."""
         self._sleep = clock.sleep
         self._known = (0, "")
         self._run = ""
@@ -205,12 +208,14 @@ class Link:
     def _renew_epoch(self, epoch: str) -> None:
         if self.epoch not in {"", epoch}:
             self._known = (0, "")
+            self.on_lost()
             log.warning("acknowledged writes may be lost: cursors of the feed start anew")
         self.epoch = epoch
 
     def _lost(self) -> None:
         self.losses += 1
         self.origin = _origin()
+        self.on_lost()
         self.doubt()
 
     def _told(self, news: News) -> None:

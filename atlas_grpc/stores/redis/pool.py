@@ -42,7 +42,7 @@ async def locate(target: Target) -> dict[str, Any]:
     """Host and port of the master, where Sentinel has to be asked."""
     if not target.sentinels:
         return {}
-    sentinel = Sentinel(
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the driver's own has no annotations
         target.sentinels,
         sentinel_kwargs={
             "socket_timeout": target.options.connect_timeout,
@@ -71,7 +71,7 @@ async def connect(target: Target, name: str) -> tuple[AbstractConnection, Server
     )
     try:
         async with asyncio.timeout(options.connect_timeout + options.timeout):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]  # the same
             info = await ask(connection, "INFO")
             server = read_server(info, await ask(connection, "CONFIG", "GET", "appendfsync", optional=True))
     except TimeoutError:

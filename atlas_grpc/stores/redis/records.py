@@ -1,8 +1,9 @@
 """How a job lies in Redis.
 
-Two strings for each job, because they go by different ways: `{prefix}:spec:<id>`, which never changes and may hold a large
-payload, and `{prefix}:job:<id>`, which each step replaces. The second is a msgpack array: a head of those fields that the
-scripts decide by and that say in which indexes the job stands, and behind it the state as `codec` encodes it. Strings,
+Two strings for each job, because they go by different ways: `{prefix}:spec:<id>`, which never changes and may hold a
+large payload, and `{prefix}:job:<id>`, which each step replaces. The second is a msgpack array: a head of those fields
+that the scripts decide by and that say in which indexes the job stands, and behind it the state as `codec` encodes it.
+Strings,
 not hashes: a script reads or writes those of a hundred jobs with one MGET or MSET, and one that has fields longer than
 64 bytes takes three times the memory as a hash.
 

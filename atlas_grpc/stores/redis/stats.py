@@ -64,8 +64,9 @@ class Health(msgspec.Struct, frozen=True):
     repaired: int
 
     @classmethod
-    def of(cls, told: Server, entries: int, head: int, oldest: list[Any], link: Link, auditor: Auditor) -> Health:
-        """From what the server answered."""
+    def of(cls, told: Server, feed: list[Any], link: Link, auditor: Auditor) -> Health:
+        """From what the server answered; `feed`: number of entries, last change, first entry."""
+        entries, head, oldest = feed[0], int(feed[1] or 0), feed[2]
         first = int(oldest[0][0].partition(b"-")[0]) if oldest else head + 1
         return cls(
             told.name,

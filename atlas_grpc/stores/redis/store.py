@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import msgpack
 
+from ... import lifecycle
 from ...errors import ResumeTokenExpired
 from ...model import LogLine, Progress, Severity, State
-from ...observe.logs import get_logger
 from ..base import Change, Counts, Filter, Output, Page, QueueCount, Store, StoreListener
 from ..codec import decode_spec
 from . import batches, records
 from .audit import Auditor
+from .forgetting import Forgetter
 from .link import Link, not_open
+from .server import read_server
 from .stats import Health, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ...clock import Clock
-    from ...model import Ask, Job, JobSpec, Update
+    from ...model import Ask, Job, Update
     from .audit import Findings
     from .url import Target
 
@@ -34,11 +36,8 @@ _FIND_BUDGET = 5_000
 _CHANGES = 100
 _EXACT = 2**53
 _UNBOUNDED = 2**53
-_FORGET_BATCH = 100
-_REMEMBERED = 10_000
+_REMEMBERED = 20_000
 _SMALL = 4_096
-
-log = get_logger("atlas.store.redis")
 
 _decode_progress = msgpack.Decoder(Progress).decode
 _decode_line = msgpack.Decoder(tuple[int, Severity, str, int]).decode
@@ -47,8 +46,8 @@ _decode_line = msgpack.Decoder(tuple[int, Severity, str, int]).decode
 class RedisLimits(msgspec.Struct, frozen=True):
     """Where a store says no (unfinished jobs, bytes) or forgets (finished jobs, log lines, old changes).
 
-    The server's `maxmemory` is a bound too, for all that it holds: then inserts are refused as well. `max_bytes` 0 is no
-    bound; logs do not count against it.
+    The server's `maxmemory` is a bound too, for all that it holds: then inserts are refused as well. `max_bytes` 0 is
+    no bound; logs do not count against it.
     """
 
     max_pending: int = 1_000_000
@@ -69,8 +68,13 @@ class RedisStore(Store):
         self._auditor = Auditor(self._link, clock)
         self._audits: asyncio.Task[None] | None = None
         self._listener: StoreListener | None = None
-        self._forgetting: asyncio.Task[None] | None = None
-        self._specs: dict[str, JobSpec] = {}
+        self._forgetter = Forgetter(
+            self._link, self._limits.max_finished, self._limits.max_bytes, get=self._get, delete=self.delete
+        )
+        self._recent: dict[str, Job] = {}
+        """Ready jobs that this object wrote, as they were stored. Forgotten with every connection that is lost: another
+        server may not have them, or other ones under their versions."""
+        self._link.on_lost = self._recent.clear
         self.stats = Stats()
 
     @property
@@ -78,7 +82,9 @@ class RedisStore(Store):
         return self._link.epoch
 
     async def open(self, listener: StoreListener) -> None:
-        """Connects. Raises UnfitServer when the server must not be used as it is set up, Unavailable when there is none."""
+        """Connects. Raises UnfitServer when the server must not be used as it is set up, Unavailable when there is
+        none.
+        """
         await self._link.open(listener)
         self._listener = listener
         if self._link.target.options.audit:
@@ -86,11 +92,11 @@ class RedisStore(Store):
 
     async def close(self) -> None:
         self._listener = None
-        tasks = [task for task in (self._audits, self._forgetting) if task is not None]
-        self._audits = self._forgetting = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._audits is not None:
+            self._audits.cancel()
+            await asyncio.gather(self._audits, return_exceptions=True)
+            self._audits = None
+        await self._forgetter.close()
         await self._link.close()
 
     def now(self) -> int:
@@ -100,7 +106,7 @@ class RedisStore(Store):
         answers: list[Job | None] = await self._insert(jobs)
         while None in answers and self._limits.max_bytes:
             refused = [at for at, job in enumerate(answers) if job is None]
-            if not await self._make_room(sum(records.size(jobs[at].spec) for at in refused)):
+            if not await self._forgetter.make_room(sum(records.size(jobs[at].spec) for at in refused)):
                 break
             for at, job in zip(refused, await self._insert([jobs[at] for at in refused]), strict=True):
                 answers[at] = job
@@ -125,16 +131,15 @@ class RedisStore(Store):
                     answers.append(written[-1])
                 else:
                     answers.append(answers[first + one] if one >= 0 else None)
-        self._remember(written)
         self._announce(written)
         return answers
 
     def _remember(self, jobs: Sequence[Job]) -> None:
-        """Keeps the specs of jobs that will soon be claimed, as like as not here."""
-        specs = self._specs
-        specs.update((job.spec.id, job.spec) for job in jobs if len(job.spec.payload.data) <= _SMALL)
-        while len(specs) > _REMEMBERED:
-            del specs[next(iter(specs))]
+        """Keeps records that will be claimed soon, as like as not here."""
+        recent = self._recent
+        recent.update((job.spec.id, job) for job in jobs if len(job.spec.payload.data) <= _SMALL)
+        while len(recent) > _REMEMBERED:
+            del recent[next(iter(recent))]
 
     async def get(self, ids: Sequence[str]) -> list[Job | None]:
         with self._timed("get"):
@@ -218,13 +223,10 @@ class RedisStore(Store):
             parts = batches.puts(jobs, expected, origin, limits.feed_length)
             told = await self._link.run_all("put", parts, confirm=True)
         answers = batches.told([answer[1] for answer in told])
-        surplus = False
         for head, _, finished, size in told:
             self._link.wrote(head, origin)
-            surplus = finished > limits.max_finished or 0 < limits.max_bytes < size
+            self._forgetter.notice(finished, size)
         self._announce([job for job, stored in zip(jobs, answers, strict=True) if stored] if False in answers else jobs)
-        if surplus and self._forgetting is None and self._listener is not None:
-            self._forgetting = asyncio.create_task(self._forget_surplus())
         return answers
 
     async def delete(self, jobs: Sequence[Job]) -> list[bool]:
@@ -242,31 +244,35 @@ class RedisStore(Store):
 
     async def claim(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
         origin = self._link.origin
-        head = (origin, self._limits.feed_length, session, worker, self.now())
+        now = self.now()
+        head = (origin, self._limits.feed_length, session, worker, now)
         with self._timed("claim"):
             answers = await self._claim(head, [_wanted(ask, ask.slots) for ask in asks if ask.slots > 0], limit)
-            taken = await self._taken([answer[2:] for answer in answers])
+            taken = await self._taken(answers, session, worker, now)
         for answer in answers:
             self._link.wrote(answer[0], origin)
         self._announce(taken)
         return taken
 
-    async def _taken(self, answers: Sequence[Sequence[bytes]]) -> list[Job]:
-        """Claimed jobs, of their ids and strings. Most specs are known; a plain command reads the others, because what
-        goes through a script costs several times as much."""
-        pairs = [(answer[at].decode(), answer[at + 1]) for answer in answers for at in range(0, len(answer), 2)]
-        known = {job_id: self._specs.pop(job_id, None) for job_id, _ in pairs}
-        unknown = [job_id for job_id, spec in known.items() if spec is None]
-        key = self._link.key
-        commands = [
-            ("MGET", *(key("spec:" + job_id) for job_id in unknown[start : start + batches.ITEMS]))
-            for start in range(0, len(unknown), batches.ITEMS)
-        ]
-        read = [data for answer in await self._link.commands(commands) for data in answer] if commands else []
-        known.update(
-            (job_id, decode_spec(data)) for job_id, data in zip(unknown, read, strict=True) if data is not None
-        )
-        return [records.decode_with(spec, stored) for job_id, stored in pairs if (spec := known[job_id]) is not None]
+    async def _taken(self, answers: Sequence[list[Any]], session: str, worker: str, now: int) -> list[Job]:
+        """The jobs that were claimed. Most were written here, and then their records are at hand; others are read, by a
+        plain command, because what goes through a script costs several times as much."""
+        taken: dict[str, Job | None] = {}
+        fences: dict[str, int] = {}
+        recent = self._recent
+        for _, _, first, *names in answers:
+            for number, at in enumerate(range(0, len(names), 2)):
+                job_id, fence = names[at].decode(), int(first) + number
+                job = recent.pop(job_id, None)
+                fences[job_id] = fence
+                known = job is not None and job.version + 1 == names[at + 1]
+                taken[job_id] = (
+                    lifecycle.started(job, now, session=session, worker=worker, fence=fence) if job and known else None
+                )
+        unknown = [job_id for job_id, job in taken.items() if job is None]
+        for job_id, job in zip(unknown, await self._get(unknown), strict=True):
+            taken[job_id] = job if job is not None and lifecycle.holds(job, fences[job_id]) else None
+        return [job for job in taken.values() if job is not None]
 
     async def _claim(self, head: tuple[object, ...], wanted: list[_Wanted], limit: int) -> list[Any]:
         if len(wanted) == 1:
@@ -281,7 +287,7 @@ class RedisStore(Store):
             size = min(batches.ITEMS, limit)
             answer = await self._link.run("claim", (*head, size, wanted))
             answers.append(answer)
-            taken = len(answer) // 2 - 1
+            taken = (len(answer) - 3) // 2
             if taken < size:
                 break
             limit -= taken
@@ -375,53 +381,20 @@ class RedisStore(Store):
     async def health(self) -> Health:
         """How the server and the ties to it are now."""
         link, key = self._link, self._link.key
-        info, feed, head, oldest = await link.commands(
+        info, *feed = await link.commands(
             [("INFO",), ("XLEN", key("feed")), ("GET", key("head")), ("XRANGE", key("feed"), "-", "+", "COUNT", 1)]
         )
-        return Health.of(info, link.pool.server, feed, int(head or 0), oldest, self.stats, link, self._auditor)
-
-    async def _make_room(self, wanted: int) -> bool:
-        """Deletes the oldest finished jobs until there is room for so many bytes. False when there was nothing left."""
-        size = int(await self._link.command("HGET", self._link.key("counts"), "size") or 0)
-        return await self._forget(size + wanted - self._limits.max_bytes, _FORGET_BATCH)
-
-    async def _forget_surplus(self) -> None:
-        """Deletes the oldest finished jobs beyond the bounds."""
-        limits, key = self._limits, self._link.key
-        try:
-            while True:
-                finished, size = await self._link.commands(
-                    [("ZCARD", key("finished")), ("HGET", key("counts"), "size")]
-                )
-                surplus = max(0, finished - limits.max_finished)
-                excess = int(size or 0) - limits.max_bytes if limits.max_bytes else 0
-                if surplus == 0 and excess <= 0:
-                    return
-                if not await self._forget(excess, surplus):
-                    return
-        except Exception as error:
-            log.warning("finished jobs beyond the bounds could not be deleted yet", reason=str(error))
-        finally:
-            self._forgetting = None
-
-    async def _forget(self, size: int, count: int) -> bool:
-        """Deletes the oldest finished jobs: so many, or as many as take so many bytes, whatever is more."""
-        names = await self._link.command("ZRANGE", self._link.key("finished"), 0, max(count, _FORGET_BATCH) - 1)
-        oldest: list[Job] = []
-        for job in await self._get([name.decode() for name in names]):
-            if job is None or not job.state.terminal:
-                continue
-            if len(oldest) >= count and size <= 0:
-                break
-            oldest.append(job)
-            size -= records.size(job.spec)
-        return bool(oldest) and True in await self.delete(oldest)
+        known = link.pool.server
+        config = None if known is None else [b"appendfsync", known.aof.encode()]
+        return Health.of(read_server(info, config), feed, link, self._auditor)
 
     def _announce(self, written: Sequence[Job]) -> None:
         """Tells the listener what an operation wrote."""
         if written and self._listener is not None:
             self._listener.on_changes(written)
-            if any(job.ready for job in written):
+            ready = [job for job in written if job.ready]
+            if ready:
+                self._remember(ready)
                 self._listener.on_ready()
 
     @contextmanager

@@ -3,7 +3,8 @@
     redis://[user:password@]host[:port][/db]            TCP
     rediss://…                                          TCP with TLS
     redis+unix:///path/to/socket, unix:///path          a Unix socket
-    redis+sentinel://[user:password@]host[:port],…/service[/db]   whatever Sentinel says is the master (rediss+sentinel: TLS)
+    redis+sentinel://[user:password@]host[:port],…/service[/db]
+                                                        the master that Sentinel names (rediss+sentinel://… with TLS)
 
 followed by options as a query: `?prefix=atlas&pool=2`.
 """
@@ -11,7 +12,7 @@ followed by options as a query: `?prefix=atlas&pool=2`.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
@@ -19,7 +20,6 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 SCHEMES = ("redis", "rediss", "redis+unix", "unix", "redis+sentinel", "rediss+sentinel")
 

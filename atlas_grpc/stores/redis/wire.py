@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 from redis.exceptions import RedisError, ResponseError
@@ -23,8 +23,6 @@ from redis.exceptions import RedisError, ResponseError
 from .faults import gone
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from redis.asyncio.connection import AbstractConnection
 
     from ...errors import Unavailable
@@ -59,7 +57,7 @@ class Wire:
         if self.reason is not None:
             future.set_result(self.reason)
             return future
-        self._outgoing.append(hiredis.pack_command(command))
+        self._outgoing.append(hiredis.pack_command(cast("Any", command)))
         self._waiting.append((self._loop.time(), future))
         self._wanted.set()
         if self._watchdog is None:

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- Hands ready jobs to a session: best priority first, then longest ready. Told: origin, feed length, session, worker, now,
 -- limit, and the asks: {type, slots, queues or false}. Answers the position in the feed, what is left of the slots of each
--- ask, then id and stored job of each. The state that was stored stays as it is behind the new head; who reads it applies
--- lifecycle.started.
+-- ask, the first token, then id and new version of each; tokens follow one another. The state that was stored stays as it
+-- is behind the new head; who reads it applies lifecycle.started.
 
 local origin, keep, session, worker, now, limit, asks = unpack(input, 1, 7)
 
 local expiry = call('ZSCORE', base .. 'sessions', session)
 if not expiry or tonumber(expiry) <= now then
-  return {0, {}}
+  return {0, {}, 0}
 end
 
 -- Every line that an ask may take from, best priority first.
@@ -107,7 +107,7 @@ local owner, tail = pack(session), pack(nil, nil, worker, now)
 local documents = list('MSET')
 local held = list('SADD', base .. 'held:' .. session)
 local timed, untimed = list('ZADD', base .. 'due'), list('ZREM', base .. 'due')
-local changes, answer, size = {}, {0, slots}, 0
+local changes, answer, size = {}, {0, slots, exact(fence)}, 0
 
 -- A claim writes the head anew, in front of the state as it was. What does not change from job to job is packed once.
 local packed = setmetatable({}, {__index = function(known, value)
@@ -145,14 +145,14 @@ local function claim(id, key, old)
   changes[#changes + 1] = id
   changes[#changes + 1] = version + 1
   answer[#answer + 1] = id
-  answer[#answer + 1] = stored
+  answer[#answer + 1] = version + 1
   return true
 end
 
 repeat
   local picked, of = pick()
   if #picked == 0 then
-    return {0, slots}
+    return {0, slots, 0}
   end
   local keys = list('MGET')
   for _, id in ipairs(picked) do
