@@ -17,7 +17,6 @@ class Proxy:
     def __init__(self, upstream: Path) -> None:
         self.upstream = upstream
         self.port = 0
-        self.connections = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,7 +46,15 @@ class Proxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        mine = asyncio.current_task()
+        assert mine is not None
+        self._tasks.add(mine)
+        try:
+            await self._pass(reader, writer)
+        finally:
+            self._tasks.discard(mine)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_unix_connection(str(self.upstream))
         except OSError:
@@ -60,12 +67,10 @@ class Proxy:
             asyncio.create_task(self._requests(reader, up_writer, held)),
             asyncio.create_task(self._answers(up_reader, writer, held)),
         ]
-        self._tasks.update(tasks)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for end in ends:
             end.transport.abort()
         await asyncio.wait(tasks)
-        self._tasks.difference_update(tasks)
         self._writers -= ends
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: asyncio.Event) -> None:

@@ -83,6 +83,7 @@ class RedisServer:
         self.port = port
         self._program = PROGRAMS[kind]()
         self._arguments = arguments
+        self._first: tuple[str, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -97,10 +98,21 @@ class RedisServer:
     def client(self, **options: Any) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), **options)
 
+    def be_sentinel(self, service: str, port: int) -> None:
+        """Makes it a Sentinel that watches a master on the loopback."""
+        config = self.folder / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor {service} 127.0.0.1 {port} 1\nsentinel down-after-milliseconds {service} 2000\n"
+            f"sentinel failover-timeout {service} 10000\n",
+            "utf-8",
+        )
+        self._first = (str(config), "--sentinel")
+
     def launch(self) -> None:
         """Starts the process, and does not wait for it."""
         command = [
             self._program.name,
+            *self._first,
             *("--port", str(self.port or 0), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)),
             *("--dir", str(self.folder), "--save", "", "--logfile", str(self.folder / "log")),
             *self._arguments,

@@ -74,6 +74,9 @@ def is_unknown_script(error: object) -> bool:
 
 def refused(error: RedisError) -> AtlasError | UnfitServer:
     """The error of Atlas for an error reply."""
+    if isinstance(error.__cause__, RedisError):
+        # The driver wraps what a server answered while it connected by a Unix socket.
+        error = error.__cause__
     code = code_of(error)
     if code == "OOM":
         return StoreFull("the store's server is out of memory")

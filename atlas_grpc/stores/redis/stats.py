@@ -55,7 +55,7 @@ class Health(msgspec.Struct, frozen=True):
     feed_head: int
     """The number of the last change."""
     feed_kept: int
-    """How many changes can be resumed from."""
+    """How many changes can be resumed from, at least."""
     connects: int
     losses: int
     arrivals: int

@@ -18,14 +18,15 @@ local held, answers, changes, any_ready, size = {}, {}, {}, false, 0
 for i = 1, n do
   local old, at = olds[i], 1 + i * 3
   answers[i] = 0
-  local version, was, was_ready, was_due, was_with, _
+  local version, was, was_ready, was_due, was_with, was_token, _
   if old then
-    _, version, was, _, _, _, was_ready, was_due, was_with = unpack_limit(old, 8, HEAD)
+    _, version, was, _, _, _, was_ready, was_due, was_with, was_token = unpack_limit(old, 9, HEAD)
   end
-  if version == input[at + 1] then
+  local id, stored = input[at], ARGV[1 + i]
+  local _, new_version, state, job_type, queue, priority, since, due, session, token = unpack_limit(stored, 9, HEAD)
+  -- A failover that lost writes may have given the version again, to the claim of another worker: the token tells.
+  if version == input[at + 1] and (was ~= RUNNING or token == was_token) then
     answers[i] = 1
-    local id, stored = input[at], ARGV[1 + i]
-    local _, new_version, state, job_type, queue, priority, since, due, session = unpack_limit(stored, 8, HEAD)
     add_pair(documents, keys[1 + i], stored)
     if since then
       any_ready = true

@@ -1,0 +1,259 @@
+"""How servers may be set up: what is refused, what is full, what a replica knows, a cluster, and what rest costs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from atlas_grpc.clock import SystemClock
+from atlas_grpc.engine.engine import Engine
+from atlas_grpc.errors import StoreFull, Unavailable
+from atlas_grpc.model import LogLine, Progress, Severity, Update
+from atlas_grpc.observe.metrics import Metrics
+from atlas_grpc.stores.redis import UnfitServer, from_url
+from atlas_grpc.testing.stores._kit import Listener
+from tests.robustness.redis.conftest import HOUR, Hand, opened
+from tests.support import redis
+from tests.support.proxy import proxied
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from tests.support.redis import RedisServer
+
+WAITS = 3.0
+"""Seconds for which an idle server is watched."""
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_server_that_may_evict_is_refused(policy: str) -> None:
+    with redis.running("valkey", "--maxmemory-policy", policy) as server:
+        with pytest.raises(UnfitServer) as caught:
+            async with opened(server.url()):
+                pass
+        assert caught.value.setting == "maxmemory-policy"
+        assert caught.value.found == policy
+        assert "noeviction" in str(caught.value)
+
+
+async def test_a_server_that_wants_another_password_is_refused() -> None:
+    with redis.running("valkey") as server:
+        with server.client() as client:
+            client.config_set("requirepass", "right")
+        url = server.url().replace("unix://", "unix://:wrong@", 1)
+        with pytest.raises(UnfitServer) as caught:
+            async with opened(url):
+                pass
+        assert "wrong" not in str(caught.value)
+        async with opened(url.replace("wrong", "right")) as hand:
+            await hand.new(1)
+
+
+async def test_a_full_server_refuses_new_jobs_and_finishes_old_ones() -> None:
+    with redis.running("valkey", "--maxmemory-policy", "noeviction") as server, server.client() as client:
+        async with opened(server.url(audit=0)) as hand:
+            await hand.store.open_session("s", HOUR)
+            jobs = await hand.new(100, payload=b'"' + b"x" * 10_000 + b'"', request_id="")
+            (named,) = await hand.new(1, request_id="named", type="other")
+            client.config_set("maxmemory", client.info("memory")["used_memory"])
+            assert await hand.store.insert([hand.job(), hand.job(request_id="named"), hand.job()]) == [None, named, None]
+            claimed = await hand.claim(10)
+            assert len(claimed) == 10
+            with pytest.raises(StoreFull):
+                await hand.store.report([Update(claimed[0].id, claimed[0].fence, None, (LogLine(Severity.INFO, "x"),))])
+            assert await hand.store.renew(["s"], HOUR) == [True]
+            done = await hand.finish(claimed)
+            assert await hand.store.delete(done) == [True] * 10
+            waiting = await hand.store.get([job.id for job in jobs[10:60]])
+            assert await hand.store.delete([job for job in waiting if job is not None]) == [True] * 50
+            await hand.new(1)
+            await hand.must_be_sound()
+
+
+async def test_a_write_waits_for_the_file() -> None:
+    with redis.running("valkey", "--appendonly", "yes", "--appendfsync", "always") as server:
+        async with opened(server.url(audit=0, wait="aof")) as hand:
+            (job,) = await hand.new(1, request_id="r")
+            assert await hand.store.insert([hand.job(request_id="r")]) == [job]
+            with server.client() as client:
+                assert client.info("commandstats")["cmdstat_waitaof"]["calls"] >= 2
+
+
+async def test_waiting_for_a_file_needs_one(shared_valkey: RedisServer) -> None:
+    with pytest.raises(UnfitServer) as caught:
+        async with opened(shared_valkey.url(wait="aof")):
+            pass
+    assert caught.value.setting == "appendonly"
+
+
+async def test_a_write_that_no_replica_confirms_is_not_acknowledged(shared_valkey: RedisServer) -> None:
+    prefix = redis.new_prefix()
+    async with opened(shared_valkey.url(prefix, audit=0, timeout=0.4, wait="replicas:1")) as hand:
+        with pytest.raises(Unavailable):
+            await hand.store.insert([hand.job()])
+        await until(lambda: hand.heard.doubts > 0)
+    with shared_valkey.client() as client:
+        redis.forget(client, prefix)
+
+
+async def test_a_failover_that_lost_writes() -> None:
+    """A replica that was cut off takes over: what it lacks is gone, and that is said; nothing else is."""
+    with redis.running("valkey", port=redis.free_port()) as first, redis.running("valkey") as second:
+        with first.client() as master, second.client() as replica:
+            replica.replicaof("127.0.0.1", first.port)
+            async with proxied(first.socket) as proxy, opened(f"redis://127.0.0.1:{proxy.port}?audit=0") as hand:
+                await hand.store.open_session("s", HOUR)
+                kept = await hand.new(20)
+                claimed = await hand.claim(5)
+                await until(lambda: master.info("replication").get("slave0", {}).get("state") == "online")
+                assert await _same(master, replica)
+                replica.replicaof("NO", "ONE")
+                lost = await hand.new(5)
+                late = await hand.claim(5)
+                epoch = hand.store.epoch
+                proxy.upstream = second.socket
+                first.kill()
+                proxy.cut()
+                await hand.meets_another()
+                assert hand.store.epoch != epoch
+                assert await hand.store.get([job.id for job in lost]) == [None] * 5
+                assert (await hand.store.get([kept[0].id]))[0] == claimed[0]
+                again = await hand.claim(100)
+                assert {job.id for job in again} == {job.id for job in kept} - {job.id for job in claimed}
+                assert min(job.fence for job in again) > max(job.fence for job in late)
+                assert [job.version for job in late] == [job.version for job in again[:5]], "versions are given again"
+                assert await hand.store.put(hand.ended(late), [job.version for job in late]) == [False] * 5
+                await hand.finish(again)
+                await hand.must_be_sound()
+
+
+async def _same(master: Any, replica: Any) -> bool:
+    await until(lambda: master.info("replication")["master_repl_offset"] == replica.info("replication")["slave_repl_offset"])
+    return True
+
+
+async def test_a_cluster_keeps_a_prefix_in_one_slot() -> None:
+    with redis.running("valkey", "--cluster-enabled", "yes", "--cluster-port", str(redis.free_port()), port=redis.free_port()) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True))
+        async with opened(server.url(audit=0)) as hand, opened(server.url(audit=0)) as other:
+            await hand.store.open_session("s", HOUR)
+            await hand.new(150)
+            done = await hand.finish(await hand.claim(150))
+            await until(lambda: other.heard.news)
+            assert await hand.store.delete(done) == [True] * 150
+            await hand.must_be_sound()
+
+
+@pytest.mark.slow
+async def test_sentinel_says_who_is_the_master(tmp_path: Any) -> None:
+    port, sentinel_port = redis.free_port(), redis.free_port()
+    with redis.running("valkey", port=port), redis.running("valkey", port=redis.free_port()) as second:
+        with second.client() as replica:
+            replica.replicaof("127.0.0.1", port)
+            sentinel = redis.RedisServer("valkey", tmp_path, port=sentinel_port)
+            sentinel.be_sentinel("jobs", port)
+            try:
+                sentinel.start()
+                with sentinel.client() as watch:
+                    await until(lambda: watch.execute_command("SENTINEL", "REPLICAS", "jobs"))
+                    url = f"redis+sentinel://127.0.0.1:{sentinel_port}/jobs?audit=0"
+                    async with opened(url) as hand:
+                        (job,) = await hand.new(1)
+                        await until(lambda: replica.info("replication")["master_link_status"] == "up")
+                        await until(lambda: b"OK" in [_try(watch, "SENTINEL", "FAILOVER", "jobs")])
+                        await until(lambda: hand.store._link.arrivals >= 2, patience=40)
+                        await hand.works_again()
+                        assert await hand.store.get([job.id]) == [job]
+                        assert replica.role()[0] == b"master"
+            finally:
+                sentinel.stop()
+
+
+def _try(client: Any, *command: str) -> Any:
+    try:
+        return client.execute_command(*command)
+    except Exception as error:
+        return error
+
+
+async def test_an_idle_server_costs_next_to_nothing(shared_valkey: RedisServer) -> None:
+    prefix = redis.new_prefix()
+    store = from_url(shared_valkey.url(prefix), SystemClock())
+    engine = Engine(store, _NoTypes(), clock=SystemClock(), rng=random.Random(1), metrics=Metrics())  # type: ignore[arg-type]
+    await engine.start()
+    try:
+        session = engine.worker_session()
+        await session.open("w", (), 4, lambda _job, _fence, _why: None)
+        with shared_valkey.client() as client:
+            await until(lambda: store._auditor.passes >= 1)
+            before, keys, began = client.info(), client.dbsize(), time.monotonic()
+            await asyncio.sleep(WAITS)  # the time itself is what is looked at
+            after, seconds = client.info(), time.monotonic() - began
+            told = after["total_commands_processed"] - before["total_commands_processed"] - 2
+            assert told / seconds <= 5
+            busy = sum(after[name] - before[name] for name in ("used_cpu_user", "used_cpu_sys"))
+            assert busy / seconds <= 0.02
+            assert client.dbsize() == keys
+    finally:
+        await engine.stop()
+        with shared_valkey.client() as client:
+            redis.forget(client, prefix)
+
+
+class _NoTypes:
+    """A catalog without types."""
+
+
+async def test_heartbeats_and_progress_leave_nothing_behind(hand: Hand, shared_valkey: RedisServer) -> None:
+    await hand.store.open_session("s", HOUR)
+    await hand.new(1)
+    (job,) = await hand.claim(1)
+
+    async def beat(times: int) -> None:
+        for n in range(times):
+            assert await hand.store.renew(["s"], HOUR) == [True]
+            assert await hand.store.report([Update(job.id, job.fence, Progress(float(n), 9_999.0, "x"))]) == [True]
+
+    await beat(3)
+    with shared_valkey.client() as client:
+        prefix = hand.store._link.target.options.prefix
+
+        def weight() -> dict[bytes, int]:
+            return {key: client.memory_usage(key) for key in client.scan_iter(f"{{{prefix}}}:*")}
+
+        before = weight()
+        await beat(300)
+        assert weight() == before
+
+
+async def test_two_stores_hear_of_each_other_at_once(hand: Hand) -> None:
+    other = type(hand.store)(hand.store._link.target, SystemClock())
+    heard = Listener()
+    await other.open(heard)
+    try:
+        for _ in range(20):
+            heard.ready = 0
+            began = time.monotonic()
+            await hand.new(1)
+            await until(lambda: heard.ready > 0, patience=2)
+            assert time.monotonic() - began < 1
+    finally:
+        await other.close()
+
+
+async def test_health_is_told(hand: Hand) -> None:
+    await hand.store.open_session("s", HOUR)
+    await hand.new(250)
+    await hand.finish(await hand.claim(250))
+    health = await hand.store.health()
+    assert (health.server, health.aof, health.feed_head) == ("valkey", "off", 750)
+    assert 600 < health.feed_kept <= 750
+    assert health.feed_entries < 50
+    assert health.losses == 0
+    assert hand.store.stats.operations["insert"].calls == 1
+    assert hand.store.stats.operations["claim"].seconds > 0
