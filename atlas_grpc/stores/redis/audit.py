@@ -62,6 +62,7 @@ class Findings(msgspec.Struct):
 
     jobs: int = 0
     entries: int = 0
+    namespaces: set[str] = msgspec.field(default_factory=set)
     repaired: Counter[str] = msgspec.field(default_factory=Counter)
     """How many faults of each kind. `name taken` counts what cannot be repaired: two jobs with one request id."""
     counted: bool = False
@@ -97,7 +98,6 @@ class Auditor:
         """One pass, looking at no more than `rate` keys and entries a second."""
         found = Findings()
         began = time.monotonic()
-        namespaces: list[str] = []
         head = int(await self._link.command("GET", self._link.key("head")) or 0)
         async for keys in self._keys():
             by_kind: dict[str, list[str]] = {}
@@ -110,9 +110,8 @@ class Auditor:
             for kind, rests in by_kind.items():
                 for rest in rests:
                     await self._check_index(kind, rest, found, rate)
-            namespaces += by_kind.get("list", ())
             await self._breathe(len(keys), rate)
-        await self._recount(head, namespaces, found)
+        await self._recount(head, found)
         found.seconds = time.monotonic() - began
         self._note(found)
         return found
@@ -148,6 +147,8 @@ class Auditor:
             for job_id, data in zip(some, specs, strict=True):
                 spec = None if data is None else decode_spec(data)
                 told += (job_id, False, False) if spec is None else (job_id, spec.namespace, spec.request_id)
+                if spec is not None:
+                    found.namespaces.add(spec.namespace)
             answer = await link.run("audit_jobs", told)
             found.jobs += len(some)
             for kind, number in zip(answer[::2], answer[1::2], strict=True):
@@ -174,9 +175,9 @@ class Auditor:
         if not found.repaired["entry"]:
             del found.repaired["entry"]
 
-    async def _recount(self, began: int, namespaces: Sequence[str], found: Findings) -> None:
+    async def _recount(self, began: int, found: Findings) -> None:
         total: dict[Any, int] = {**dict.fromkeys(map(int, State), 0), "size": 0}
-        for namespace in namespaces:
+        for namespace in sorted(found.namespaces):
             after = ""
             while True:
                 answer = await self._link.run("audit_counts", (began, namespace, after, False))

@@ -59,7 +59,11 @@ async def test_a_full_server_refuses_new_jobs_and_finishes_old_ones() -> None:
             jobs = await hand.new(100, payload=b'"' + b"x" * 10_000 + b'"', request_id="")
             (named,) = await hand.new(1, request_id="named", type="other")
             client.config_set("maxmemory", client.info("memory")["used_memory"])
-            assert await hand.store.insert([hand.job(), hand.job(request_id="named"), hand.job()]) == [None, named, None]
+            assert await hand.store.insert([hand.job(), hand.job(request_id="named"), hand.job()]) == [
+                None,
+                named,
+                None,
+            ]
             claimed = await hand.claim(10)
             assert len(claimed) == 10
             with pytest.raises(StoreFull):
@@ -131,12 +135,16 @@ async def test_a_failover_that_lost_writes() -> None:
 
 
 async def _same(master: Any, replica: Any) -> bool:
-    await until(lambda: master.info("replication")["master_repl_offset"] == replica.info("replication")["slave_repl_offset"])
+    await until(
+        lambda: master.info("replication")["master_repl_offset"] == replica.info("replication")["slave_repl_offset"]
+    )
     return True
 
 
 async def test_a_cluster_keeps_a_prefix_in_one_slot() -> None:
-    with redis.running("valkey", "--cluster-enabled", "yes", "--cluster-port", str(redis.free_port()), port=redis.free_port()) as server:
+    with redis.running(
+        "valkey", "--cluster-enabled", "yes", "--cluster-port", str(redis.free_port()), port=redis.free_port()
+    ) as server:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True))
