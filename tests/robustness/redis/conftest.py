@@ -58,8 +58,8 @@ class Hand:
     def job(self, *, payload: bytes = b"{}", type: str = "work", delay: int = 0, **fields: Any) -> Job:
         now = self.store.now()
         spec = JobSpec(
-            uuid7(self._base + next(self._numbers), self.rng), "default", type, "main", Content(payload), RetryPolicy(), now,
-            now + delay, HOUR, **fields,
+            uuid7(self._base + next(self._numbers), self.rng), "default", type, "main", Content(payload), RetryPolicy(),
+            now, now + delay, HOUR, **fields,
         )  # fmt: skip
         return lifecycle.submitted(spec)
 

@@ -221,24 +221,21 @@ async def test_claims_and_sweeps_step_over_leftovers(zoo: Zoo) -> None:
 async def test_an_audit_disturbs_nobody(hand: Hand) -> None:
     """While writers work it finds nothing wrong, and they lose nothing."""
     await hand.store.open_session("s", HOUR)
-    stopped = False
 
-    async def work() -> int:
-        done = 0
-        while not stopped:
+    async def work() -> None:
+        for _ in range(25):
             await hand.new(20)
-            claimed = await hand.claim(15)
-            ends = await hand.finish(claimed)
+            ends = await hand.finish(await hand.claim(15))
             await hand.store.delete(ends[:5])
-            done += 1
-        return done
 
     writers = [asyncio.create_task(work()) for _ in range(3)]
-    for _ in range(4):
+    audits = 0
+    while not all(writer.done() for writer in writers):
         found = await hand.store.audit()
         assert not found.repaired
-    stopped = True
-    assert sum(await asyncio.gather(*writers)) > 3
+        audits += 1
+    await asyncio.gather(*writers)
+    assert audits > 1
     await hand.must_be_sound()
 
 

@@ -105,33 +105,37 @@ async def test_a_write_that_no_replica_confirms_is_not_acknowledged(shared_valke
 
 async def test_a_failover_that_lost_writes() -> None:
     """A replica that was cut off takes over: what it lacks is gone, and that is said; nothing else is."""
-    with redis.running("valkey", port=redis.free_port()) as first, redis.running("valkey") as second:
-        with first.client() as master, second.client() as replica:
-            replica.replicaof("127.0.0.1", first.port)
-            async with proxied(first.socket) as proxy, opened(f"redis://127.0.0.1:{proxy.port}?audit=0") as hand:
-                await hand.store.open_session("s", HOUR)
-                kept = await hand.new(20)
-                claimed = await hand.claim(5)
-                await until(lambda: master.info("replication").get("slave0", {}).get("state") == "online")
-                assert await _same(master, replica)
-                replica.replicaof("NO", "ONE")
-                lost = await hand.new(5)
-                late = await hand.claim(5)
-                epoch = hand.store.epoch
-                proxy.upstream = second.socket
-                first.kill()
-                proxy.cut()
-                await hand.meets_another()
-                assert hand.store.epoch != epoch
-                assert await hand.store.get([job.id for job in lost]) == [None] * 5
-                assert (await hand.store.get([kept[0].id]))[0] == claimed[0]
-                again = await hand.claim(100)
-                assert {job.id for job in again} == {job.id for job in kept} - {job.id for job in claimed}
-                assert min(job.fence for job in again) > max(job.fence for job in late)
-                assert [job.version for job in late] == [job.version for job in again[:5]], "versions are given again"
-                assert await hand.store.put(hand.ended(late), [job.version for job in late]) == [False] * 5
-                await hand.finish(again)
-                await hand.must_be_sound()
+    with (
+        redis.running("valkey", port=redis.free_port()) as first,
+        redis.running("valkey") as second,
+        first.client() as master,
+        second.client() as replica,
+    ):
+        replica.replicaof("127.0.0.1", first.port)
+        async with proxied(first.socket) as proxy, opened(f"redis://127.0.0.1:{proxy.port}?audit=0") as hand:
+            await hand.store.open_session("s", HOUR)
+            kept = await hand.new(20)
+            claimed = await hand.claim(5)
+            await until(lambda: master.info("replication").get("slave0", {}).get("state") == "online")
+            assert await _same(master, replica)
+            replica.replicaof("NO", "ONE")
+            lost = await hand.new(5)
+            late = await hand.claim(5)
+            epoch = hand.store.epoch
+            proxy.upstream = second.socket
+            first.kill()
+            proxy.cut()
+            await hand.meets_another()
+            assert hand.store.epoch != epoch
+            assert await hand.store.get([job.id for job in lost]) == [None] * 5
+            assert (await hand.store.get([kept[0].id]))[0] == claimed[0]
+            again = await hand.claim(100)
+            assert {job.id for job in again} == {job.id for job in kept} - {job.id for job in claimed}
+            assert min(job.fence for job in again) > max(job.fence for job in late)
+            assert [job.version for job in late] == [job.version for job in again[:5]], "versions are given again"
+            assert await hand.store.put(hand.ended(late), [job.version for job in late]) == [False] * 5
+            await hand.finish(again)
+            await hand.must_be_sound()
 
 
 async def _same(master: Any, replica: Any) -> bool:
@@ -160,26 +164,29 @@ async def test_a_cluster_keeps_a_prefix_in_one_slot() -> None:
 @pytest.mark.slow
 async def test_sentinel_says_who_is_the_master(tmp_path: Any) -> None:
     port, sentinel_port = redis.free_port(), redis.free_port()
-    with redis.running("valkey", port=port), redis.running("valkey", port=redis.free_port()) as second:
-        with second.client() as replica:
-            replica.replicaof("127.0.0.1", port)
-            sentinel = redis.RedisServer("valkey", tmp_path, port=sentinel_port)
-            sentinel.be_sentinel("jobs", port)
-            try:
-                sentinel.start()
-                with sentinel.client() as watch:
-                    await until(lambda: watch.execute_command("SENTINEL", "REPLICAS", "jobs"))
-                    url = f"redis+sentinel://127.0.0.1:{sentinel_port}/jobs?audit=0"
-                    async with opened(url) as hand:
-                        (job,) = await hand.new(1)
-                        await until(lambda: replica.info("replication")["master_link_status"] == "up")
-                        await until(lambda: b"OK" in [_try(watch, "SENTINEL", "FAILOVER", "jobs")])
-                        await until(lambda: hand.store._link.arrivals >= 2, patience=40)
-                        await hand.works_again()
-                        assert await hand.store.get([job.id]) == [job]
-                        assert replica.role()[0] == b"master"
-            finally:
-                sentinel.stop()
+    with (
+        redis.running("valkey", port=port),
+        redis.running("valkey", port=redis.free_port()) as second,
+        second.client() as replica,
+    ):
+        replica.replicaof("127.0.0.1", port)
+        sentinel = redis.RedisServer("valkey", tmp_path, port=sentinel_port)
+        sentinel.be_sentinel("jobs", port)
+        try:
+            sentinel.start()
+            with sentinel.client() as watch:
+                await until(lambda: watch.execute_command("SENTINEL", "REPLICAS", "jobs"))
+                url = f"redis+sentinel://127.0.0.1:{sentinel_port}/jobs?audit=0"
+                async with opened(url) as hand:
+                    (job,) = await hand.new(1)
+                    await until(lambda: replica.info("replication")["master_link_status"] == "up")
+                    await until(lambda: _try(watch, "SENTINEL", "FAILOVER", "jobs") == b"OK")
+                    await until(lambda: hand.store._link.arrivals >= 2, patience=40)
+                    await hand.works_again()
+                    assert await hand.store.get([job.id]) == [job]
+                    assert replica.role()[0] == b"master"
+        finally:
+            sentinel.stop()
 
 
 def _try(client: Any, *command: str) -> Any:
