@@ -72,10 +72,6 @@ class Link:
         )
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def connected(self) -> bool:
-        return self._listener is not None
-
     def key(self, name: str) -> bytes:
         return self.base + name.encode()
 

@@ -296,16 +296,21 @@ class RedisStore(Store):
 
     async def due(self, limit: int) -> tuple[list[Job], int | None]:
         with self._timed("due"):
-            while True:
-                now = self.now()
-                following, *ids = await self._link.run("due", (now, limit))
-                names = [job_id.decode() for job_id in ids]
-                jobs = [job for job in await self._get(names) if job is not None and job.due is not None]
-                jobs = [job for job in jobs if job.due is not None and job.due <= now]
-                if jobs or not names:
-                    return jobs, int(following) if following else None
-                # Others moved all of them, or they are leftovers that would stand in the way for ever.
-                await self._auditor.check(names)
+            jobs, following, leftovers = await self._due(limit)
+            if leftovers and not jobs:
+                # Others moved all of them just now, or they are leftovers that would stand in the way for ever.
+                await self._auditor.check(leftovers)
+                jobs, following, _ = await self._due(limit)
+        return jobs, following
+
+    async def _due(self, limit: int) -> tuple[list[Job], int | None, list[str]]:
+        """Also the ids that the timers named."""
+        now = self.now()
+        following, *ids = await self._link.run("due", (now, limit))
+        names = [job_id.decode() for job_id in ids]
+        found = await self._get(names)
+        jobs = [job for job in found if job is not None and job.due is not None and job.due <= now]
+        return jobs, int(following) if following else None, names
 
     async def open_session(self, session: str, ttl: int) -> None:
         await self._link.command("ZADD", self._link.key("sessions"), self.now() + ttl, session)
