@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["SHARED", "WrongUrl", "check_shared", "not_installed", "open_store"]
 
-SHARED = ("postgresql",)
-"""Schemes of the stores that several servers can use at a time."""
+SHARED = ("postgresql", "redis", "rediss")
+"""Stores that several servers can use at a time, by the scheme of their URL."""
 _SINGLE = ("memory", "sqlite")
+_POSTGRES = ("postgresql", "postgres")
+_REDIS = ("redis", "rediss", "redis+unix", "unix", "redis+sentinel", "rediss+sentinel")
 
 
 def check_shared(url: str) -> None:
     """Raises WrongUrl unless several servers can use the store of that URL at a time."""
     scheme = urlsplit(url).scheme
-    if scheme not in SHARED and scheme != "postgres":
+    if scheme not in _POSTGRES + _REDIS:
         known = ", ".join(f"{name}://" for name in SHARED)
         raise WrongUrl("store", f"a {scheme} store belongs to one server process; servers can share {known}")
 
@@ -42,12 +44,19 @@ def open_store(settings: Settings, clock: Clock) -> Store:
 
         kept = {"max_finished": settings.max_finished_jobs}
         return sqlite.from_url(settings.store, clock, sqlite.SqliteLimits(**limits, **kept))
-    if scheme in ("postgresql", "postgres"):
+    if scheme in _POSTGRES:
         try:
             from . import postgres
         except ModuleNotFoundError as error:
             raise not_installed("postgres", error) from None
         return postgres.from_url(settings.store, clock, postgres.PostgresLimits(**limits))
+    if scheme in _REDIS:
+        try:
+            from . import redis
+        except ModuleNotFoundError as error:
+            raise not_installed("redis", error) from None
+        kept = {"max_finished": settings.max_finished_jobs}
+        return redis.from_url(settings.store, clock, redis.RedisLimits(**limits, **kept))
     known = ", ".join(f"{name}://" for name in (*_SINGLE, *SHARED))
     raise WrongUrl("store", f"there is no store {scheme!r}; known are {known}")
 

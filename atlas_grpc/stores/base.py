@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import FailedPrecondition
 from ..model import JobSpec, LogLine, Progress, Record, State
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ class WrongUrl(ValueError):
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(f"{option}: {problem}")
         self.option = option
+
+
+class UnsuitableDatabase(FailedPrecondition):
+    """The database is there, but cannot hold a store as it is set up; raised by `open`."""
+
+    reason = "UNSUITABLE_DATABASE"
 
 
 class Filter(Record, frozen=True):

@@ -11,13 +11,14 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from tests.support import postgres
+from tests.support import postgres, redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.postgres import PostgresServer
+    from tests.support.redis import RedisServer
 
 
 def _memory(_servers: Servers, _folder: Path) -> str:
@@ -32,6 +33,14 @@ def _postgresql(servers: Servers, _folder: Path) -> str:
     return f"{servers.postgresql().url()}?schema={servers.new_name()}"
 
 
+def _valkey(servers: Servers, _folder: Path) -> str:
+    return servers.redis("valkey").url(servers.new_name())
+
+
+def _redis(servers: Servers, _folder: Path) -> str:
+    return servers.redis("redis").url(servers.new_name())
+
+
 class Servers:
     """The database servers of a test run, each started when it is first needed."""
 
@@ -39,6 +48,7 @@ class Servers:
         self._stack = ExitStack()
         self._numbers = itertools.count(1)
         self._postgresql: PostgresServer | None = None
+        self._redis: dict[str, RedisServer] = {}
 
     def new_name(self) -> str:
         """A name for a schema, or for keys, that no other test has."""
@@ -48,6 +58,11 @@ class Servers:
         if self._postgresql is None:
             self._postgresql = self._stack.enter_context(postgres.running())
         return self._postgresql
+
+    def redis(self, kind: str) -> RedisServer:
+        if kind not in self._redis:
+            self._redis[kind] = self._stack.enter_context(redis.running(kind))
+        return self._redis[kind]
 
     def url(self, name: str, folder: Path) -> str:
         """The URL of an empty store of that kind."""
@@ -61,6 +76,8 @@ _MAKERS: dict[str, Callable[[Servers, Path], str]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "valkey": _valkey,
+    "redis": _redis,
 }
 
 STORES = tuple(_MAKERS)

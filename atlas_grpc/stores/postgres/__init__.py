@@ -1,6 +1,6 @@
 """Jobs in PostgreSQL: durable, and one truth for any number of servers. How it is run: docs/stores/postgresql.md."""
 
-from .database import MINIMUM_VERSION, UnsuitableDatabase
+from .database import MINIMUM_VERSION
 from .migrations import Migration, migrate, verify
 from .store import PostgresLimits, PostgresStore, from_url
 from .vitals import BOUNDS, Operation, Vitals
@@ -12,7 +12,6 @@ __all__ = [
     "Operation",
     "PostgresLimits",
     "PostgresStore",
-    "UnsuitableDatabase",
     "Vitals",
     "from_url",
     "migrate",

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 
-from ...errors import FailedPrecondition, Unavailable
+from ...errors import Unavailable
+from ..base import UnsuitableDatabase
 from . import vitals
 from .columns import expanded
 from .faults import DRIVER_ERRORS, LOST, REPEATABLE, log, translated
@@ -55,12 +56,6 @@ _TEXTS = {
     for path in (files(__package__) / "sql").iterdir()
     if path.name.endswith(".sql")
 }
-
-
-class UnsuitableDatabase(FailedPrecondition):
-    """The database cannot hold a store: too old, no UTF-8, a schema that is newer or not up to date."""
-
-    reason = "UNSUITABLE_DATABASE"
 
 
 def in_schema(text: str, schema: str) -> str:

@@ -14,7 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from ...model import Record
-from .database import UnsuitableDatabase, check_server, connect, in_schema
+from ..base import UnsuitableDatabase
+from .database import check_server, connect, in_schema
 from .faults import DRIVER_ERRORS, log, translated
 from .options import Options, parse
 

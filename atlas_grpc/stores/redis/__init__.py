@@ -39,7 +39,7 @@ from .audit import Findings
 from .faults import UnfitServer
 from .stats import Health, Operation, Stats
 from .store import RedisLimits, RedisStore
-from .url import SCHEMES, InvalidUrl, parse
+from .url import SCHEMES, parse
 
 if TYPE_CHECKING:
     from ...clock import Clock
@@ -48,7 +48,6 @@ __all__ = [
     "SCHEMES",
     "Findings",
     "Health",
-    "InvalidUrl",
     "Operation",
     "RedisLimits",
     "RedisStore",
@@ -59,7 +58,7 @@ __all__ = [
 
 
 def from_url(url: str, clock: Clock, limits: RedisLimits | None = None) -> RedisStore:
-    """The store that a URL names, not opened yet. Raises InvalidUrl, which names the part that is wrong.
+    """The store that a URL names, not opened yet. Raises WrongUrl, which names the part that is wrong.
 
     `url.py` has the forms of the URL; options are `prefix`, `pool`, `timeout`, `connect_timeout`, `wait` and `audit`.
     """

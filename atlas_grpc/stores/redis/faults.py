@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 
 from ...errors import AtlasError, Internal, StoreFull, Unavailable
+from ..base import UnsuitableDatabase
 
 RETRY_AFTER = 0.2
 """Seconds: a connection that broke is made anew within about as much, once the server is there."""
@@ -47,7 +48,7 @@ _CODES: dict[type[RedisError], str] = {
 """The driver takes the code from the message of errors that have a class of their own."""
 
 
-class UnfitServer(Exception):
+class UnfitServer(UnsuitableDatabase):
     """The server is there, but must not be used as it is set up. `setting` names what to change."""
 
     def __init__(self, setting: str, found: str, needed: str) -> None:

@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+from ..base import WrongUrl
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,14 +30,6 @@ _WAIT = re.compile(r"aof|replicas:([1-9]\d?)")
 _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname", "ssl_password")
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
-
-
-class InvalidUrl(ValueError):
-    """The URL of the store is wrong; `option` names the part."""
-
-    def __init__(self, option: str, problem: str) -> None:
-        super().__init__(f"the store's URL: {option} {problem}")
-        self.option = option
 
 
 class Address(NamedTuple):
@@ -75,19 +69,19 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def parse(url: str) -> Target:
-    """Takes a URL apart. Raises InvalidUrl."""
+    """Takes a URL apart. Raises WrongUrl."""
     try:
         parts = urlsplit(url)
         scheme = parts.scheme
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError as error:
-        raise InvalidUrl("syntax", f"is wrong: {error}") from None
+        raise WrongUrl("syntax", f"is wrong: {error}") from None
     if scheme not in SCHEMES:
-        raise InvalidUrl("scheme", f"is {scheme!r}; known are {', '.join(SCHEMES)}")
+        raise WrongUrl("scheme", f"is {scheme!r}; known are {', '.join(SCHEMES)}")
     tls = scheme.startswith("rediss")
     arguments: dict[str, Any] = {name: query.pop(name) for name in _TLS if name in query}
     if arguments and not tls:
-        raise InvalidUrl(next(iter(arguments)), "needs TLS: rediss://")
+        raise WrongUrl(next(iter(arguments)), "needs TLS: rediss://")
     if "ssl_check_hostname" in arguments:
         arguments["ssl_check_hostname"] = arguments["ssl_check_hostname"] not in {"false", "0", "no"}
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -101,7 +95,7 @@ def parse(url: str) -> Target:
     options = _options(query)
     if scheme.endswith("unix"):
         if not parts.path or hosts:
-            raise InvalidUrl("path", "of the socket must be absolute: unix:///path/to/socket")
+            raise WrongUrl("path", "of the socket must be absolute: unix:///path/to/socket")
         arguments |= {"path": unquote(parts.path), "db": _integer("db", query.pop("db", "0"), 0, 10**6)}
         _refuse_others(query)
         return Target(UnixDomainSocketConnection, arguments, options)
@@ -111,12 +105,12 @@ def parse(url: str) -> Target:
     path = [unquote(part) for part in parts.path.strip("/").split("/") if part]
     if not scheme.endswith("sentinel"):
         if len(path) > 1:
-            raise InvalidUrl("path", "holds nothing but the number of the database")
+            raise WrongUrl("path", "holds nothing but the number of the database")
         address = _address(hosts or "localhost", _REDIS_PORT)
         arguments |= {**address._asdict(), "db": _integer("db", path[0] if path else "0", 0, 10**6)}
         return Target(kind, arguments, options)
     if not 1 <= len(path) <= 2 or not hosts:
-        raise InvalidUrl("path", "must name the master: redis+sentinel://host:26379,…/service[/db]")
+        raise WrongUrl("path", "must name the master: redis+sentinel://host:26379,…/service[/db]")
     arguments["db"] = _integer("db", path[1] if len(path) == 2 else "0", 0, 10**6)
     sentinels = tuple(_address(host, _SENTINEL_PORT) for host in hosts.split(","))
     return Target(kind, arguments, options, sentinels, path[0], sentinel_arguments)
@@ -135,7 +129,7 @@ def _options(query: dict[str, str]) -> Options:
     for wait in query.pop("wait", "").split(",") if "wait" in query else ():
         match = _WAIT.fullmatch(wait)
         if match is None:
-            raise InvalidUrl("wait", f"is {wait!r}; known are aof, and replicas:N")
+            raise WrongUrl("wait", f"is {wait!r}; known are aof, and replicas:N")
         found |= {"wait_replicas": int(match[1])} if match[1] else {"wait_aof": True}
     return Options(**found)
 
@@ -143,24 +137,24 @@ def _options(query: dict[str, str]) -> Options:
 def _refuse_others(query: dict[str, str]) -> None:
     if query:
         known = ", ".join(("prefix", "pool", "timeout", "connect_timeout", "wait", "audit", "db", *_TLS))
-        raise InvalidUrl(next(iter(query)), f"is no option; known are {known}")
+        raise WrongUrl(next(iter(query)), f"is no option; known are {known}")
 
 
 def _prefix(name: str, text: str) -> str:
     if not _PREFIX.fullmatch(text):
-        raise InvalidUrl(name, f"is {text!r}; it may have letters, digits and _.- and up to 64 of them")
+        raise WrongUrl(name, f"is {text!r}; it may have letters, digits and _.- and up to 64 of them")
     return text
 
 
 def _integer(name: str, text: str, low: int, high: int) -> int:
     if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
-        raise InvalidUrl(name, f"is {text!r}; it must be a whole number from {low} to {high}")
+        raise WrongUrl(name, f"is {text!r}; it must be a whole number from {low} to {high}")
     return int(text)
 
 
 def _seconds(name: str, text: str, low: float) -> float:
     if not re.fullmatch(r"\d{1,7}(\.\d{1,6})?", text) or float(text) < low:
-        raise InvalidUrl(name, f"is {text!r}; it must be seconds, {low:g} or more")
+        raise WrongUrl(name, f"is {text!r}; it must be seconds, {low:g} or more")
     return float(text)
 
 
@@ -170,5 +164,5 @@ def _address(text: str, port: int) -> Address:
         host, number = text, str(port)
     host = host.strip("[]")
     if not host:
-        raise InvalidUrl("host", "is missing")
+        raise WrongUrl("host", "is missing")
     return Address(unquote(host), _integer("port", number, 1, 65_535))

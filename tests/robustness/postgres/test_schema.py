@@ -14,7 +14,8 @@ import pytest
 from atlas_grpc.clock import SystemClock
 from atlas_grpc.errors import Unavailable
 from atlas_grpc.model import SECOND, Ask, Content, Failed, Failure, LogLine, Progress, Severity, Succeeded, Update
-from atlas_grpc.stores.postgres import UnsuitableDatabase, database, from_url, migrate, verify
+from atlas_grpc.stores.base import UnsuitableDatabase
+from atlas_grpc.stores.postgres import database, from_url, migrate, verify
 from tests.support import debian, postgres
 from tests.support.postgres_bench import HOUR, Listener, Tools
 

@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from atlas_grpc.clock import SystemClock
-from atlas_grpc.stores.redis import InvalidUrl, UnfitServer, from_url
+from atlas_grpc.stores.base import WrongUrl
+from atlas_grpc.stores.redis import UnfitServer, from_url
 from atlas_grpc.stores.redis.server import Server, read_server
 from atlas_grpc.stores.redis.url import Address, parse
 
@@ -65,7 +66,7 @@ def test_options():
     ],
 )
 def test_a_wrong_part_is_named(url: str, option: str):
-    with pytest.raises(InvalidUrl) as caught:
+    with pytest.raises(WrongUrl) as caught:
         from_url(url, SystemClock())
     assert caught.value.option == option
     assert option in str(caught.value)
