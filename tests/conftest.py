@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests.support.stores import Servers, chosen
+from tests.support.stores import SHARED, Servers, chosen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +31,23 @@ def store_servers() -> Iterator[Servers]:
     servers.close()
 
 
+def _use(name: str, servers: Servers, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = servers.url(name, folder)
+    monkeypatch.setenv("ATLAS_STORE", url)
+    return url
+
+
 @pytest.fixture(params=chosen())
 def every_store(
     request: pytest.FixtureRequest, store_servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """Runs the test on each store, an empty one, which all servers that it starts use. Answers its URL."""
-    url = store_servers.url(request.param, tmp_path)
-    monkeypatch.setenv("ATLAS_STORE", url)
-    return url
+    return _use(request.param, store_servers, tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=[name for name in chosen() if name in SHARED])
+def shared_store(
+    request: pytest.FixtureRequest, store_servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The same for the stores that several servers can use at a time."""
+    return _use(request.param, store_servers, tmp_path, monkeypatch)

@@ -81,6 +81,8 @@ _MAKERS: dict[str, Callable[[Servers, Path], str]] = {
 }
 
 STORES = tuple(_MAKERS)
+SHARED = ("postgresql", "valkey", "redis")
+"""Those that several servers can use at a time."""
 
 
 def chosen() -> list[str]:
