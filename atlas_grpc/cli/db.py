@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 import click
 
 from ..errors import AtlasError
-from ..stores import WrongUrl, not_installed
 from . import exits
 from .serve import load
 
@@ -103,6 +101,10 @@ def _with_store(
             f"a {urlsplit(url).scheme} store has no schema to look after; name a postgresql:// one by --store"
         )
         return exits.USAGE
+    import asyncio
+
+    from ..stores import WrongUrl, not_installed
+
     try:
         from ..stores import postgres
     except ModuleNotFoundError as error:

@@ -110,8 +110,10 @@ async def test_close_ends_calls_and_with_the_last_client_the_thread(script, serv
 
 
 async def run_program(program: str, *args: str) -> asyncio.subprocess.Process:
+    # What runs in the background of a shell ignores Ctrl-C, and so would its children.
+    prologue = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", textwrap.dedent(program), *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        sys.executable, "-c", prologue + textwrap.dedent(program), *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
