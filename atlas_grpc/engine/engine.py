@@ -130,7 +130,8 @@ class Engine:
         """Stores a job. Raises InvalidArgument, RequestIdReused, StoreFull."""
         now = self.store.now()
         new = lifecycle.submitted(self._spec(sub, self.core.new_id(now), now))
-        answer = self._answer(new, await self._inserts.add(new))
+        stored = (await self.store.insert([new]))[0] if self.store.instant else await self._inserts.add(new)
+        answer = self._answer(new, stored)
         if isinstance(answer, AtlasError):
             raise answer
         if answer.deduplicated:

@@ -54,6 +54,8 @@ class Hub:
         self._changed = Signal()
         self._written: dict[str, Job] = {}
         """Watched jobs that this server wrote as ended: the pump reads their last output, then hands them on."""
+        self._renewed: set[Topic] = set()
+        """Topics whose watchers are still to be woken, so that what comes in quick succession is one message."""
         self._doubtful: set[str] = set()
         """Watched jobs that must be read anew."""
         self._outputs: set[str] = set()
@@ -100,7 +102,8 @@ class Hub:
                     self._written[job.spec.id] = job
                     self._changed.set()
                 elif self._renew(topic, job):
-                    topic.wake()
+                    self._renewed.add(topic)
+                    self._changed.set()
         self._wake_followers()
 
     def on_news(self, ids: Collection[str] | None) -> None:
@@ -199,6 +202,7 @@ class Hub:
         written, self._written = self._written, {}
         doubtful, self._doubtful = self._watched(self._doubtful), set()
         outputs, self._outputs = self._outputs, set()
+        woken, self._renewed = self._renewed, set()
         news: dict[str, Job | None] = {}
         if doubtful:
             news.update(zip(doubtful, await self.store.get(doubtful), strict=True))
@@ -208,7 +212,7 @@ class Hub:
                 news[job_id] = mine
         # Who sees the end of a job must not take the output that was known before for all there is.
         outputs.update(job_id for job_id, job in news.items() if job is not None and job.state.terminal)
-        woken = await self._read_outputs(outputs)
+        woken |= await self._read_outputs(outputs)
         for job_id, job in news.items():
             topic = self._topics.get(job_id)
             if topic is not None and self._renew(topic, job):

@@ -82,12 +82,15 @@ class WorkerSession:
         """A claim whose jobs are given back when the caller is cancelled before it gets them."""
         self.ready.clear()
         self._dry.clear()
-        claim = asyncio.ensure_future(self._claim(asks, limit))
-        try:
-            jobs = await asyncio.shield(claim)
-        except asyncio.CancelledError:
-            _ = self._core.spawn(self._give_back(claim))
-            raise
+        if self._core.store.instant:
+            jobs = await self._claim(asks, limit)
+        else:
+            claim = asyncio.ensure_future(self._claim(asks, limit))
+            try:
+                jobs = await asyncio.shield(claim)
+            except asyncio.CancelledError:
+                _ = self._core.spawn(self._give_back(claim))
+                raise
         if len(jobs) < limit and not self.ready.is_set():
             taken = Counter(job.spec.type for job in jobs)
             self._dry = {(ask.type, ask.queues) for ask in asks if taken[ask.type] < ask.slots}

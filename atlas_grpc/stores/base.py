@@ -6,7 +6,7 @@ is durable in the sense of that store. Times are microseconds on the store's own
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..errors import FailedPrecondition
 from ..model import JobSpec, LogLine, Progress, Record, State
@@ -132,6 +132,9 @@ class Store(Protocol):
     """What the engine needs of a store. Errors: `StoreFull` where said; `Unavailable` when the store cannot be
     reached.
     """
+
+    instant: ClassVar[bool] = False
+    """Whether no operation ever waits, so that it cannot be interrupted and gathering calls gains nothing."""
 
     @property
     def epoch(self) -> str:

@@ -52,6 +52,8 @@ class MemoryLimits(msgspec.Struct, frozen=True):
 class MemoryStore(Store):
     """Jobs in this process. `clock` is the store's clock."""
 
+    instant = True
+
     def __init__(self, clock: Clock, limits: MemoryLimits | None = None) -> None:
         self._clock = clock
         self._limits = limits or MemoryLimits()

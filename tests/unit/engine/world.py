@@ -73,6 +73,8 @@ class SlowStore:
     """A store whose every answer takes some turns of the loop, before and after the deed, as a remote one does. `fault`
     is called with the name of each operation first, and may raise."""
 
+    instant = False
+
     def __init__(self, inner: MemoryStore, rng: random.Random | None, turns: int = 3) -> None:
         self._inner = inner
         self._rng = rng
