@@ -173,8 +173,11 @@ class Guard:
         *,
         validate: bool = True,
         while_draining: bool = True,
+        essential: bool = False,
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Wraps the handler of a unary method of that full name."""
+        """Wraps the handler of a unary method of that full name. An `essential` one is served however busy the server
+        is, and until it stops.
+        """
         rpc = self._metrics.rpc(name, "unary")
         parse = request_type.FromString
 
@@ -189,9 +192,10 @@ class Guard:
                 if context.time_remaining() is None:
                     call.task = asyncio.current_task()
                     self._calls[key] = call
-                if self._unary > self._max_unary:
-                    raise _overloaded()
-                self._admit(while_draining=while_draining)
+                if not essential:
+                    if self._unary > self._max_unary:
+                        raise _overloaded()
+                    self._admit(while_draining=while_draining)
                 request = _parsed(parse, data)
                 if validate:
                     _check(request)

@@ -67,7 +67,7 @@ class Probes:
     def handlers(self, guard: Guard) -> grpc.GenericRpcHandler:
         """Check and Watch, guarded."""
         methods = {
-            "Check": guard.unary(f"/{SERVICE}/Check", HealthCheckRequest, self._check),
+            "Check": guard.unary(f"/{SERVICE}/Check", HealthCheckRequest, self._check, essential=True),
             "Watch": guard.streaming(f"/{SERVICE}/Watch", HealthCheckRequest, self._watch),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)

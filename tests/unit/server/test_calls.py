@@ -185,6 +185,17 @@ async def test_too_many_calls_are_refused_early_with_a_pause(stream: bool):
         await (it.stream().read() if stream else it.unary())
 
 
+@pytest.mark.parametrize("essential", [False, True])
+async def test_an_essential_call_is_served_however_busy_the_server_is(essential: bool):
+    async with rig(ok, limit=0, essential=essential) as it:
+        it.guard.draining = it.guard.closed = True
+        if essential:
+            await it.unary()
+        else:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await it.unary()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_draining_server_refuses_what_begins_something(stream: bool):
     async def does(*_args: Any) -> bytes:
