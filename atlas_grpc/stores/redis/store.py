@@ -50,7 +50,7 @@ class RedisLimits(msgspec.Struct, frozen=True):
     no bound; logs do not count against it.
     """
 
-    max_pending: int = 1_000_000
+    max_pending: int = 10_000_000
     max_finished: int = 1_000_000
     max_bytes: int = 0
     max_log_lines: int = 1_000
