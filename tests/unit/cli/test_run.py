@@ -57,6 +57,7 @@ def test_a_job_that_is_cancelled(atlas: Atlas) -> None:
     assert atlas("run", "sleep").code == 3
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_lives_on(atlas: Atlas) -> None:
     atlas.script.updates, atlas.script.hold = [SUBMITTED, STARTED], True
     code, out, err = atlas("run", "sleep", "--wait", "1s")
@@ -165,6 +166,7 @@ def test_a_draining_server_is_not_one_that_cannot_be_reached(atlas: Atlas) -> No
     assert (code, err) == (64 + 14, "atlas: SERVER_DRAINING: the server is about to stop\n")
 
 
+@pytest.mark.slow
 def test_nobody_there(atlas: Atlas) -> None:
     atlas.stop()
     for args in (("run", "sleep"), ("watch", "--all")):

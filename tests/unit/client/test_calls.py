@@ -245,6 +245,7 @@ async def test_waiting_for_a_server_that_comes_later(script, server):
         assert (await reading).id == job_id
 
 
+@pytest.mark.slow
 async def test_waiting_for_a_server_that_drains(script, server, clock):
     patience = Patience(limit=1, silence=5, clock=clock, rng=random.Random(1))
     async with Client(server.target, timeout=5, wait_for_ready=True, patience=patience) as client:
@@ -259,6 +260,7 @@ async def test_waiting_for_a_server_that_drains(script, server, clock):
         assert 4 <= clock.monotonic() - started <= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["wait", "get"])
 async def test_a_server_that_answered_in_any_way_was_reached(script, server, clock, first):
     """A stream or a refusal shows as well as an answer that the address is right."""

@@ -83,6 +83,7 @@ async def test_connections_reset_while_watching(script, proxy, clock):
     assert seen == list(range(1, 13))
 
 
+@pytest.mark.slow
 async def test_a_connection_that_is_open_and_dead_is_left(script, proxy, clock):
     """With the options of the client's channel, a twentieth of the time for each."""
     options = [

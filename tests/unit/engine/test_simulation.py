@@ -177,6 +177,7 @@ def check_budget(job: Job) -> None:
         assert outcomes.count(AttemptOutcome.LOST) <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", [False, True])
 async def test_the_books_balance(slow: bool):
     ended: set[State] = set()

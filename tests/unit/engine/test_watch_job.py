@@ -75,6 +75,7 @@ async def test_early_late_and_resumed_watches_tell_the_same():
         assert (again.versions, again.offsets, again.final) == ([], [], True), "a resume at the end ends at once"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), slow=st.booleans(), engines=st.integers(1, 2))
 async def test_cut_50_times_at_random_yields_the_whole_history(seed: int, slow: bool, engines: int):

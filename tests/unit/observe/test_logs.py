@@ -285,6 +285,7 @@ raise SystemExit(3)
     assert [json.loads(line)["number"] for line in done.stderr.splitlines()] == list(range(1000))
 
 
+@pytest.mark.slow
 def test_a_process_whose_stderr_is_stuck_still_ends():
     program = """
 from atlas_grpc.observe.logs import configure, get_logger

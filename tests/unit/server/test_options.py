@@ -158,6 +158,7 @@ async def _bounded(source: Any) -> Any:
                 return
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_dead_is_noticed():
     """Keepalive: a client whose machine is gone answers no ping, also when it has no call open."""
     async with serving(worker=False, keepalive_time=1.0, keepalive_timeout=0.2, max_connection_idle=60.0) as server:

@@ -21,6 +21,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON))
 def test_a_round_trip_changes_nothing(values: dict[str, Any]):
     struct = Struct()
