@@ -143,19 +143,9 @@ class Metrics:
         """`n` jobs became terminal; `state` is the name of their state."""
         self._finished[job_type, state].value += n
 
-    def finished_many(self, jobs: Iterable[tuple[str, str]]) -> None:
-        """Jobs became terminal: their types and states."""
-        for key, n in Tally(jobs).items():
-            self._finished[key].value += n
-
     def attempts(self, job_type: str, outcome: str, n: int = 1) -> None:
         """`n` attempts ended; `outcome` is the name of an `atlas.v1.Attempt.Outcome`."""
         self._attempts[job_type, outcome].value += n
-
-    def attempts_many(self, attempts: Iterable[tuple[str, str]]) -> None:
-        """Attempts ended: their types and outcomes."""
-        for key, n in Tally(attempts).items():
-            self._attempts[key].value += n
 
     def waited(self, job_type: str, seconds: float) -> None:
         """A job was claimed so long after it could have run."""

@@ -69,9 +69,10 @@ def test_jobs_are_counted_one_by_one_and_in_batches(metrics):
     metrics.submitted_many([("a", "q"), ("b", "q"), ("a", "q")])
     metrics.deduplicated("a", 2)
     metrics.finished("a", "SUCCESS")
-    metrics.finished_many([("a", "SUCCESS"), ("a", "FAILED")])
+    metrics.finished("a", "SUCCESS")
+    metrics.finished("a", "FAILED")
     metrics.attempts("a", "LOST", 3)
-    metrics.attempts_many([("a", "LOST")] * 4)
+    metrics.attempts("a", "LOST", 4)
     assert value(metrics, "atlas_jobs_submitted_total", type="a", queue="q") == 3
     assert value(metrics, "atlas_jobs_submitted_total", type="b", queue="q") == 1
     assert value(metrics, "atlas_jobs_deduplicated_total", type="a") == 2
