@@ -140,7 +140,7 @@ class Settings:
         example="my_handlers.py",
     )
     worker: bool = declare(True, FLAG, "work", "Run jobs in this server; without, it only stores and hands out.")
-    slots: int = declare(256, COUNT, "work", "Jobs that run at a time.", unit="jobs", low=1, high=100_000)
+    slots: int = declare(512, COUNT, "work", "Jobs that run at a time.", unit="jobs", low=1, high=100_000)
     threads: int = declare(32, COUNT, "work", "Threads for plain functions.", unit="threads", low=1, high=10_000)
     handler_processes: int = declare(
         0, COUNT, "work", "Processes for CPU-bound functions; 0 means one a CPU.", unit="processes", low=0, high=1024

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 HANDLERS = Path(__file__).with_name("handlers.py")
-SLOTS = 256
+SLOTS = 512
 _START_TIMEOUT = 60.0
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ATLAS_")} | {
     "PYTHONPATH": str(ROOT)

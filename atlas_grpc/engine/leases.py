@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from ..model import Ask, Report, TypeInfo, Update
+    from ..worker.source import Room
     from .core import Core
 
 _HELD_BATCH = 500
@@ -52,8 +53,9 @@ class WorkerSession:
         self.slots = 0
         self.types: frozenset[str] = frozenset()
         self.in_hand: dict[str, Job] = {}
-        self.ready = asyncio.Event()
-        """Set when there may be something to claim."""
+        self._ready = False
+        """There may be something to claim."""
+        self._woken = asyncio.Event()
         self._dry: set[tuple[str, frozenset[str] | None]] = set()
         """What the latest claim left nothing of, while nothing became ready since."""
         self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
@@ -67,20 +69,30 @@ class WorkerSession:
         await self._core.store.open_session(self.id, self._leases.ttl)
         self._leases.sessions[self.id] = self
 
-    async def lease(self, asks: Sequence[Ask], limit: int) -> list[Assignment]:
+    async def lease(self, room: Room) -> list[Assignment]:
         while True:
-            if self.ready.is_set() or not self._dry.issuperset((ask.type, ask.queues) for ask in asks):
+            self._woken.clear()
+            asks, limit = room()
+            if self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks):
                 jobs = await self._claim_safely(asks, limit)
                 if jobs:
                     return [_assignment(job) for job in jobs]
             if self.id not in self._leases.sessions:
                 msg = "the worker session has ended"
                 raise Unavailable(msg, reason="SESSION_ENDED")
-            await self.ready.wait()
+            await self._woken.wait()
+
+    def more_room(self) -> None:
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Jobs became ready, or the session has ended."""
+        self._ready = True
+        self._woken.set()
 
     async def _claim_safely(self, asks: Sequence[Ask], limit: int) -> list[Job]:
         """A claim whose jobs are given back when the caller is cancelled before it gets them."""
-        self.ready.clear()
+        self._ready = False
         self._dry.clear()
         if self._core.store.instant:
             jobs = await self._claim(asks, limit)
@@ -91,7 +103,7 @@ class WorkerSession:
             except asyncio.CancelledError:
                 _ = self._core.spawn(self._give_back(claim))
                 raise
-        if len(jobs) < limit and not self.ready.is_set():
+        if len(jobs) < limit and not self._ready:
             taken = Counter(job.spec.type for job in jobs)
             self._dry = {(ask.type, ask.queues) for ask in asks if taken[ask.type] < ask.slots}
         return jobs
@@ -128,7 +140,7 @@ class WorkerSession:
         await self._core.store.close_session(self.id)
         await self._leases.release_held(self.id)
         self.in_hand.clear()
-        self.ready.set()
+        self.wake()
 
     def stop_if_moved(self, job: Job) -> None:
         """Tells the worker when the job, as it is now, is no longer its to execute."""
@@ -156,7 +168,7 @@ class Leases:
     def wake(self) -> None:
         """Jobs became ready."""
         for session in self.sessions.values():
-            session.ready.set()
+            session.wake()
 
     def capacity(self, job_type: str) -> tuple[int, int]:
         """Slots of the sessions that serve a type, and how many of them are busy."""

@@ -190,14 +190,12 @@ class Runner:
         self._no_more_leases.set()
 
     async def _lease(self) -> list[Assignment]:
-        """The next jobs; none when `_ended` or the end of the runner called it off."""
-        asks, limit = self._asks()
-        if not asks:
+        """The next jobs; none when the end of the runner called it off."""
+        if self._reporter.backlog > 4 * self.slots + _BACKLOG or not self._ask()[0]:
             self._room.clear()
             await self._room.wait()
             return []
-        self._asked = frozenset(ask.type for ask in asks)
-        leasing = self._leasing = asyncio.ensure_future(self._source.lease(asks, limit))
+        leasing = self._leasing = asyncio.ensure_future(self._source.lease(self._ask))
         try:
             return await leasing
         except asyncio.CancelledError:
@@ -208,11 +206,11 @@ class Runner:
         finally:
             self._leasing = None
 
-    def _asks(self) -> tuple[list[Ask], int]:
+    def _ask(self) -> tuple[list[Ask], int]:
         free = self.slots - len(self._active)
-        if self._capacity is None or free <= 0 or self._reporter.backlog > 4 * self.slots + _BACKLOG:
-            return [], 0
-        return self._capacity.asks(free)
+        asks, limit = self._capacity.asks(free) if self._capacity is not None and free > 0 else ([], 0)
+        self._asked = frozenset(ask.type for ask in asks)
+        return asks, limit
 
     def _start(self, assignment: Assignment, now: float) -> None:
         if assignment.fence in self._early:
@@ -248,7 +246,7 @@ class Runner:
         if self._leasing is None:
             self._room.set()
         elif kind.name not in self._asked:
-            self._leasing.cancel()  # it waits for other types only
+            self._source.more_room()
 
     def _settle(self, execution: Execution, outcome: Outcome) -> None:
         """The attempt is over, though its handler may not be."""

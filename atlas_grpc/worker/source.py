@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 
     from ..model import Ask, Assignment, Report, TypeInfo, Update
 
+    Room = Callable[[], tuple[Sequence[Ask], int]]
+    """Says how many jobs of which types there is room for now, and how many in all: at least one, while a lease waits.
+    """
+
 
 class WorkSource(Protocol):
     """A session with whoever hands out work. All calls are made from one event loop."""
@@ -24,11 +28,15 @@ class WorkSource(Protocol):
         """
         ...
 
-    async def lease(self, asks: Sequence[Ask], limit: int) -> list[Assignment]:
-        """Takes up to `limit` jobs that match the asks, best first. Waits until there is at least one.
+    async def lease(self, room: Room) -> list[Assignment]:
+        """Takes jobs that there is room for, best first. Waits until there is at least one. One call at a time.
 
         Cancelling the call loses nothing: a job that was claimed meanwhile goes back uncounted.
         """
+        ...
+
+    def more_room(self) -> None:
+        """There is room for types that the lease that waits did not ask for: it asks again."""
         ...
 
     async def finish(self, reports: Sequence[Report]) -> list[bool]:

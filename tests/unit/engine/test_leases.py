@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -115,7 +116,7 @@ async def test_a_lease_that_is_cut_gives_its_jobs_back_uncounted():
         async with a_world(seed, slow=True) as world:
             ids = [await world.submit() for _ in range(5)]
             worker = await world.worker()
-            leasing = asyncio.ensure_future(worker.session.lease([Ask("work", 10)], 10))
+            leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 10)], 10)))
             for _ in range(world.rng.randrange(8)):
                 await asyncio.sleep(0)
             leasing.cancel()
@@ -135,7 +136,7 @@ async def test_a_lease_that_is_cut_gives_its_jobs_back_uncounted():
 
 async def test_a_waiting_lease_is_woken_by_a_job(world: World):
     worker = await world.worker()
-    leasing = asyncio.ensure_future(worker.session.lease([Ask("work", 1)], 1))
+    leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 1)], 1)))
     await world.clock.settle()
     assert not leasing.done()
     await world.submit("other")
@@ -144,6 +145,39 @@ async def test_a_waiting_lease_is_woken_by_a_job(world: World):
     job_id = await world.submit()
     (taken,) = await asyncio.wait_for(leasing, 5)
     assert taken.job_id == job_id
+
+
+async def test_a_waiting_lease_asks_again_when_there_is_more_room(world: World):
+    worker = await world.worker()
+    asks = [Ask("work", 1)]
+    leasing = asyncio.ensure_future(worker.session.lease(lambda: (asks, 1)))
+    job_id = await world.submit("other")
+    await world.clock.settle()
+    assert not leasing.done()
+    asks.append(Ask("other", 1))
+    worker.session.more_room()
+    (taken,) = await asyncio.wait_for(leasing, 5)
+    assert taken.job_id == job_id
+
+
+def asks_of(types: list[str]) -> tuple[list[Ask], int]:
+    return [Ask(name, 1) for name in types], 1
+
+
+async def test_room_that_comes_up_during_a_claim_is_not_forgotten():
+    for seed in range(20):
+        async with a_world(seed, slow=True) as world:
+            worker = await world.worker()
+            types = ["work"]
+            room = partial(asks_of, types)
+            leasing = asyncio.ensure_future(worker.session.lease(room))
+            job_id = await world.submit("other")
+            for _ in range(world.rng.randrange(8)):
+                await asyncio.sleep(0)
+            types.append("other")
+            worker.session.more_room()
+            (taken,) = await asyncio.wait_for(leasing, 5)
+            assert taken.job_id == job_id
 
 
 async def test_closing_gives_everything_back_at_once(world: World):
@@ -173,7 +207,7 @@ async def test_a_closing_session_is_not_taken_for_a_crashed_one():
 
 async def test_a_closed_session_leases_no_more(world: World):
     worker = await world.worker()
-    leasing = asyncio.ensure_future(worker.session.lease([Ask("work", 1)], 1))
+    leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 1)], 1)))
     await world.clock.settle()
     await worker.session.close()
     with pytest.raises(Unavailable) as caught:
@@ -181,7 +215,7 @@ async def test_a_closed_session_leases_no_more(world: World):
     assert caught.value.reason == "SESSION_ENDED"
     await world.submit()
     with pytest.raises(Unavailable):
-        await worker.session.lease([Ask("work", 1)], 1)
+        await worker.session.lease(lambda: ([Ask("work", 1)], 1))
 
 
 async def test_a_job_of_a_lost_session_stops_its_worker(world: World):

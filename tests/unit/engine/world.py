@@ -162,7 +162,7 @@ class Worker:
     ) -> list[Assignment]:
         """What there is to do now: nothing, or up to `limit` jobs."""
         asks = [Ask(name, limit, queues) for name in types]
-        leasing = asyncio.ensure_future(self.session.lease(asks, limit))
+        leasing = asyncio.ensure_future(self.session.lease(lambda: (asks, limit)))
         await self.world.clock.settle()
         if not leasing.done():
             leasing.cancel()

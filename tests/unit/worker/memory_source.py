@@ -93,22 +93,26 @@ class MemorySource:
         self.opened = (worker, types, slots)
         self.on_stop = on_stop
 
-    async def lease(self, asks, limit):
+    async def lease(self, room):
         self._raise("lease")
-        self.asks.append((list(asks), limit))
         while True:
             self._ready.clear()
-            room = {ask.type: ask.slots for ask in asks}
+            asks, limit = room()
+            self.asks.append((list(asks), limit))
+            room_of = {ask.type: ask.slots for ask in asks}
             taken = []
             for one in self.waiting:
-                if len(taken) < limit and room.get(one.type, 0) > 0:
-                    room[one.type] -= 1
+                if len(taken) < limit and room_of.get(one.type, 0) > 0:
+                    room_of[one.type] -= 1
                     taken.append(one)
             if taken:
                 self.waiting = [one for one in self.waiting if one not in taken]
                 self.held.update((one.job_id, one) for one in taken)
                 return taken
             await self._ready.wait()
+
+    def more_room(self):
+        self._ready.set()
 
     async def finish(self, reports):
         await self._gate("finish")

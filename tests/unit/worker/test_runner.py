@@ -375,11 +375,32 @@ async def test_types_that_share_too_few_slots_lease_nothing_in_vain():
     assert gate.most == 2
 
 
+async def test_a_lease_is_not_broken_off_when_other_work_ends():
+    gate = Gate()
+    registry = Registry()
+    registry.handler(name="slow")(lambda_of(gate))
+    registry.add(double)
+    async with running(registry, threads=1) as (source, runner):
+        first = source.add("slow")
+        await source.started(first)
+        second = source.add("slow")
+        await source.until(lambda: [ask.type for ask in source.asks[-1][0]] == ["double"])
+        leasing = runner._leasing
+        gate.open.set()
+        await source.outcome(second)
+        assert leasing is not None
+        assert not leasing.cancelled()
+
+
 class Generous(MemorySource):
     """Gives more than it was asked for."""
 
-    async def lease(self, asks, limit):
-        return await super().lease(asks, limit + 1)
+    async def lease(self, room):
+        def more():
+            asks, limit = room()
+            return asks, limit + 1
+
+        return await super().lease(more)
 
 
 async def test_what_is_more_than_there_is_room_for_goes_back():
@@ -475,7 +496,7 @@ async def test_a_type_that_nobody_asked_for_goes_back():
     source = MemorySource()
     job = source.add("unknown")
 
-    async def lease(_asks, _limit):
+    async def lease(_room):
         if source.waiting:
             taken, source.waiting = source.waiting, []
             source.held[job] = taken[0]
