@@ -2,10 +2,10 @@
 
     AtlasError
     ├── InvalidArgument              the request is wrong; `violations` names the fields
-    ├── NotFound                     JobNotFound
+    ├── NotFound                     JobNotFound, SessionEnded
     ├── AlreadyExists                RequestIdReused
     ├── FailedPrecondition           JobTerminal, JobNotTerminal
-    ├── Aborted                      VersionMismatch
+    ├── Aborted                      VersionMismatch, SessionContinued
     ├── OutOfRange                   ResumeTokenExpired
     ├── ResourceExhausted            StoreFull, WatchTooSlow, RequestTooLarge, Overloaded
     ├── Unavailable                  ServerDraining
@@ -154,6 +154,21 @@ class JobNotFound(NotFound):
         return cls(f"job {job_id!r} does not exist", metadata={"job_id": job_id}, resource=("atlas.v1.Job", job_id))
 
 
+class SessionEnded(NotFound):
+    """The worker session is over: its jobs were given to others. A worker starts a new one."""
+
+    reason = "SESSION_ENDED"
+
+    @classmethod
+    def of(cls, session: str) -> SessionEnded:
+        """For the session that was named."""
+        return cls(
+            f"the worker session {session!r} is over",
+            metadata={"session": session},
+            resource=("atlas.v1.WorkerSession", session),
+        )
+
+
 class AlreadyExists(AtlasError):
     """What should be made is there already, and differs."""
 
@@ -191,6 +206,12 @@ class Aborted(AtlasError):
 
     code = Code.ABORTED
     reason = "ABORTED"
+
+
+class SessionContinued(Aborted):
+    """The worker session was taken over by another stream of its worker."""
+
+    reason = "SESSION_CONTINUED"
 
 
 class VersionMismatch(Aborted):

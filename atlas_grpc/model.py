@@ -7,6 +7,7 @@ track (`gc=False`), so that a million stored jobs do not slow its passes; nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -240,6 +241,10 @@ class Ask(Record, frozen=True):
     type: str
     slots: int
     queues: frozenset[str] | None = None
+
+
+Room = Callable[[], tuple[Sequence[Ask], int]]
+"""Says how many jobs of which types a worker has room for now, and how many in all."""
 
 
 class Assignment(Record, frozen=True):

@@ -10,3 +10,5 @@ from ._gen.atlas.v1.job_pb2 import RetryPolicy as RetryPolicy
 from ._gen.atlas.v1.job_pb2 import Transition as Transition
 from ._gen.atlas.v1.job_service_pb2 import *  # noqa: F403 - a facade re-exports every message of the service
 from ._gen.atlas.v1.job_service_pb2_grpc import JobServiceStub as JobServiceStub
+from ._gen.atlas.v1.worker_service_pb2 import *  # noqa: F403 - the same
+from ._gen.atlas.v1.worker_service_pb2_grpc import WorkerServiceStub as WorkerServiceStub

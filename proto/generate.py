@@ -17,7 +17,7 @@ from pathlib import Path
 
 PROTO = Path(__file__).parent
 TARGET = PROTO.parent / "atlas_grpc" / "_gen"
-SERVICES = ["atlas/v1/job_service.proto"]
+SERVICES = ["atlas/v1/job_service.proto", "atlas/v1/worker_service.proto"]
 MESSAGES = ["atlas/v1/job.proto", "buf/validate/validate.proto"]
 HEADER = '"""Generated from proto/ by `make gen`; do not edit."""\n'
 

@@ -26,14 +26,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from .. import lifecycle
-from ..errors import Unavailable
+from ..errors import SessionEnded
 from ..model import Assignment, Job, Released, State, Succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from ..model import Ask, Report, TypeInfo, Update
-    from ..worker.source import Room
+    from ..model import Ask, Report, Room, TypeInfo, Update
     from .core import Core
 
 _HELD_BATCH = 500
@@ -44,6 +43,9 @@ STOP_LOST = "lost"
 
 class WorkerSession:
     """A worker's way to the engine, in process. It has the shape of `atlas_grpc.worker.source.WorkSource`."""
+
+    attended = True
+    """Whether this server renews the session by itself."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
@@ -56,6 +58,8 @@ class WorkerSession:
         self._ready = False
         """There may be something to claim."""
         self._woken = asyncio.Event()
+        self.over = False
+        """Whether there is nothing more to get from it."""
         self._dry: set[tuple[str, frozenset[str] | None]] = set()
         """What the latest claim left nothing of, while nothing became ready since."""
         self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
@@ -63,24 +67,46 @@ class WorkerSession:
     async def open(
         self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
     ) -> None:
+        self._introduce(worker, types, slots, on_stop)
         self.id = self._core.new_id(self._core.store.now())
-        self.worker, self.slots, self._on_stop = worker, slots, on_stop
-        self.types = frozenset(info.name for info in types)
         await self._core.store.open_session(self.id, self._leases.ttl)
         self._leases.sessions[self.id] = self
 
-    async def lease(self, room: Room) -> list[Assignment]:
+    def _introduce(
+        self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
+    ) -> None:
+        self.worker, self.slots, self._on_stop = worker, slots, on_stop
+        self.types = frozenset(info.name for info in types)
+
+    async def lease(self, room: Room, *, patience: float | None = None) -> list[Assignment]:
+        """As `WorkSource.lease`; with `patience`, none when there was nothing for so many seconds."""
+        until = None if patience is None else self._core.clock.monotonic() + patience
         while True:
             self._woken.clear()
             asks, limit = room()
-            if self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks):
+            if asks and (self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks)):
                 jobs = await self._claim_safely(asks, limit)
                 if jobs:
                     return [_assignment(job) for job in jobs]
-            if self.id not in self._leases.sessions:
-                msg = "the worker session has ended"
-                raise Unavailable(msg, reason="SESSION_ENDED")
-            await self._woken.wait()
+            if self.over:
+                raise SessionEnded.of(self.id)
+            if until is None:
+                await self._woken.wait()
+            elif not await self._woken_before(until):
+                return []
+
+    async def _woken_before(self, until: float) -> bool:
+        left = until - self._core.clock.monotonic()
+        if left <= 0:
+            return False
+        woken = asyncio.ensure_future(self._woken.wait())
+        nap = asyncio.ensure_future(self._core.clock.sleep(left))
+        try:
+            await asyncio.wait([woken, nap], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            nap.cancel()
+        return self._woken.is_set()
 
     def more_room(self) -> None:
         self._woken.set()
@@ -135,6 +161,7 @@ class WorkerSession:
 
     async def close(self) -> None:
         self._leases.sessions.pop(self.id, None)
+        self.over = True
         # First the jobs: those of a session that is gone would count as lost.
         await self._leases.release_held(self.id)
         await self._core.store.close_session(self.id)
@@ -244,7 +271,7 @@ class Leases:
 
     async def renew(self) -> None:
         """Renews all sessions of this server. One that expired before it was rescued comes back with its jobs."""
-        ids = list(self.sessions)
+        ids = [session.id for session in self.sessions.values() if session.attended]
         for session_id, alive in zip(ids, await self.core.store.renew(ids, self.ttl), strict=True):
             session = self.sessions.get(session_id)
             if session is not None and not alive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._gen.atlas.v1 import job_service_pb2
+from .._gen.atlas.v1 import job_service_pb2, worker_service_pb2
 from ..errors import Code
 from . import openapi
 from .calls import Calls
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
     from .http import Receive, Scope, Send
 
+SERVICES = (
+    job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
+    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+)
+"""What is mirrored."""
 MAX_BODY = 4 * 2**20
 """Bytes of a request body, and of the message made from it: what the server takes in one message."""
 
@@ -80,14 +85,14 @@ def create_app(
 ) -> Gateway:
     """The HTTP side of a server that `channel` reaches, as an ASGI application (HTTP only, no lifespan).
 
-    `services`: descriptors whose methods with a `google.api.http` rule are mirrored; JobService when left out.
+    `services`: descriptors whose methods with a `google.api.http` rule are mirrored; those of Atlas when left out.
     `metrics`: called for /metrics with the Accept header; answers the body and its content type. None: there is none.
     `max_body`: bytes; a larger request is refused with 413.
     `allowed_hosts`: names by which clients may call this server beside those of loopback, without port; `*` for any.
 
     Raises ValueError when a rule cannot be served. The channel stays the caller's.
     """
-    services = services or (job_service_pb2.DESCRIPTOR.services_by_name["JobService"],)
+    services = services or SERVICES
     calls = Calls()
     return Gateway(
         calls,

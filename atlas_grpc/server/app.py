@@ -37,6 +37,8 @@ from .catalog import RegistryCatalog
 from .listening import AddressInUse
 from .service import SERVICE, JobService
 from .unknown import UnknownMethods
+from .worker_service import SERVICE as WORKER_SERVICE
+from .worker_service import WorkerService
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -82,6 +84,7 @@ class AtlasServer:
             max_unary=settings.max_unary_in_flight,
             max_streams=settings.max_watches,
         )
+        self._workers = WorkerService(self.engine, max_result=settings.max_result_bytes)
         self.grpc_address = ""
         self.http: HttpServer | None = None
         self._registry = registry
@@ -108,10 +111,13 @@ class AtlasServer:
         self.grpc_address = self._bind(self.settings.grpc_address)
         await self.engine.start()
         self._server.add_generic_rpc_handlers(
-            (JobService(self.engine, max_payload=self.settings.max_payload_bytes).handlers(self.guard),)
+            (
+                JobService(self.engine, max_payload=self.settings.max_payload_bytes).handlers(self.guard),
+                self._workers.handlers(self.guard),
+            )
         )
         if self.settings.reflection:
-            self._server.add_generic_rpc_handlers(tuple(reflection.handlers([SERVICE, probes.SERVICE])))
+            self._server.add_generic_rpc_handlers(tuple(reflection.handlers([SERVICE, WORKER_SERVICE, probes.SERVICE])))
         self._server.add_generic_rpc_handlers((self._probes.handlers(self.guard), UnknownMethods()))
         self._add_gauges()
         self._spawn(self.guard.watch_deadlines())
@@ -209,6 +215,7 @@ class AtlasServer:
         watches end with their last token, calls in flight finish, and everything closes."""
         self.guard.draining = True
         self._set_health(serving=False)
+        self._workers.drain()
         if self._runner is not None:
             await self._runner.drain(grace)
         await self.engine.hub.drain()

@@ -38,7 +38,7 @@ from .simple_rules import is_simply_valid
 from .validation import violations
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from ..observe.metrics import Metrics, RpcMetrics
 
@@ -105,6 +105,14 @@ class Streaming(Protocol[Req_contra]):
     """A handler of a server stream; hands messages, as bytes, to `write`."""
 
     async def __call__(self, call: Call, request: Req_contra, write: Callable[[bytes], Awaitable[None]], /) -> None: ...
+
+
+class Bidirectional(Protocol[Req_contra]):
+    """A handler of a stream in both directions: reads messages, and hands messages, as bytes, to `write`."""
+
+    async def __call__(
+        self, call: Call, requests: AsyncIterator[Req_contra], write: Callable[[bytes], Awaitable[None]], /
+    ) -> None: ...
 
 
 class Gathered(Protocol[Req_contra]):
@@ -174,9 +182,10 @@ class Guard:
         validate: bool = True,
         while_draining: bool = True,
         essential: bool = False,
+        patience: float = 0.0,
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """Wraps the handler of a unary method of that full name. An `essential` one is served however busy the server
-        is, and until it stops.
+        is, and until it stops. One that may wait, as its caller asks, has so many seconds of `patience` more.
         """
         rpc = self._metrics.rpc(name, "unary")
         parse = request_type.FromString
@@ -188,7 +197,7 @@ class Guard:
             key = id(context)
             self._unary += 1
             try:
-                call = Call(context, began + self._unary_timeout)
+                call = Call(context, began + self._unary_timeout + patience)
                 if context.time_remaining() is None:
                     call.task = asyncio.current_task()
                     self._calls[key] = call
@@ -316,6 +325,45 @@ class Guard:
                 self._left()
 
         return grpc.unary_stream_rpc_method_handler(serve)
+
+    def bidirectional(
+        self, name: str, request_type: type[Req], handler: Bidirectional[Req], *, while_draining: bool = True
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wraps the handler of a stream in both directions of that full name."""
+        rpc = self._metrics.rpc(name, "bidi_stream")
+        parse = request_type.FromString
+
+        async def serve(messages: AsyncIterator[bytes], context: Context) -> None:
+            began = time.monotonic()
+            rpc.started()
+            self._streams += 1
+
+            async def requests() -> AsyncIterator[Req]:
+                async for data in messages:
+                    rpc.received()
+                    request = _parsed(parse, data)
+                    _check(request)
+                    yield request
+
+            async def write(message: bytes) -> None:
+                await context.write(message)
+                rpc.sent()
+
+            try:
+                call = Call(context, 0.0)
+                if self._streams > self._max_streams:
+                    raise _overloaded()
+                self._admit(while_draining=while_draining)
+                await handler(call, requests(), write)
+            except BaseException as error:
+                await self._fail(error, name, context, rpc, began)
+            else:
+                rpc.handled(0, time.monotonic() - began)
+            finally:
+                self._streams -= 1
+                self._left()
+
+        return grpc.stream_stream_rpc_method_handler(serve)
 
     def _admit(self, *, while_draining: bool) -> None:
         if self.closed or (self.draining and not while_draining):

@@ -135,14 +135,16 @@ def instant(stamp: Timestamp, field: str) -> int:
     return stamp.seconds * SECOND + stamp.nanos // 1000
 
 
-def _stamp(stamp: Timestamp, at: int) -> None:
+def fill_stamp(stamp: Timestamp, at: int) -> None:
+    """Writes an instant into an empty message."""
     seconds, rest = divmod(at, SECOND)
     stamp.seconds = seconds
     if rest:
         stamp.nanos = rest * 1000
 
 
-def _span(span: Duration, length: int) -> None:
+def fill_span(span: Duration, length: int) -> None:
+    """Writes a span into an empty message."""
     seconds, rest = divmod(length, SECOND)
     span.seconds = seconds
     span.nanos = rest * 1000
@@ -156,12 +158,12 @@ def fill_job(
     message.state = _number(record.state)
     message.version = record.version
     message.run = record.run
-    _stamp(message.start_time, record.start_time)
-    _stamp(message.update_time, record.history[-1].time)
+    fill_stamp(message.start_time, record.start_time)
+    fill_stamp(message.update_time, record.history[-1].time)
     if record.state is State.PENDING:
         message.pending_reason = _number(lifecycle.pending_reason(record))
         if not record.ready:
-            _stamp(message.next_start_time, record.next_start)
+            fill_stamp(message.next_start_time, record.next_start)
     if record.attempt or record.run > 1:
         for view in lifecycle.attempts(record):
             _attempt(message.attempts.add(), view)
@@ -170,7 +172,7 @@ def fill_job(
     if record.finish_time is not None:
         _finished(message, record, result=full or result)
     if record.cancel_time is not None:
-        _stamp(message.cancel_time, record.cancel_time)
+        fill_stamp(message.cancel_time, record.cancel_time)
     _deadlines(message, record)
 
 
@@ -193,13 +195,13 @@ def _fill_spec(message: pb.Job, asked: JobSpec, *, payload: bool) -> None:
         message.labels.update(asked.labels)
     policy(message.retry_policy, asked.retry)
     if asked.attempt_timeout is not None:
-        _span(message.attempt_timeout, asked.attempt_timeout)
+        fill_span(message.attempt_timeout, asked.attempt_timeout)
     if asked.total_timeout is not None:
-        _span(message.total_timeout, asked.total_timeout)
+        fill_span(message.total_timeout, asked.total_timeout)
     if asked.start_timeout is not None:
-        _span(message.start_timeout, asked.start_timeout)
-    _span(message.retention, asked.retention)
-    _stamp(message.create_time, asked.create_time)
+        fill_span(message.start_timeout, asked.start_timeout)
+    fill_span(message.retention, asked.retention)
+    fill_stamp(message.create_time, asked.create_time)
 
 
 def planned(asked: JobSpec, timetable: Sequence[PlannedAttempt]) -> pb.SubmitJobResponse:
@@ -209,8 +211,8 @@ def planned(asked: JobSpec, timetable: Sequence[PlannedAttempt]) -> pb.SubmitJob
     response.job.ClearField("version")
     for line in timetable:
         attempt = response.planned_attempts.add(number=line.number)
-        _span(attempt.earliest, line.earliest)
-        _span(attempt.latest, line.latest)
+        fill_span(attempt.earliest, line.earliest)
+        fill_span(attempt.latest, line.latest)
     return response
 
 
@@ -234,8 +236,8 @@ def policy(message: pb.RetryPolicy, record: RetryPolicy) -> None:
             jitter=record.jitter,
             non_retryable_reasons=record.non_retryable,
         )
-        _span(known.initial_backoff, record.initial_backoff)
-        _span(known.max_backoff, record.max_backoff)
+        fill_span(known.initial_backoff, record.initial_backoff)
+        fill_span(known.max_backoff, record.max_backoff)
         if len(_policies) < 256:
             _policies[record] = known
     message.CopyFrom(known)
@@ -243,10 +245,10 @@ def policy(message: pb.RetryPolicy, record: RetryPolicy) -> None:
 
 def _finished(message: pb.Job, record: Job, *, result: bool) -> None:
     assert record.finish_time is not None
-    _stamp(message.finish_time, record.finish_time)
+    fill_stamp(message.finish_time, record.finish_time)
     expires = lifecycle.expire_time(record)
     assert expires is not None
-    _stamp(message.expire_time, expires)
+    fill_stamp(message.expire_time, expires)
     if record.error is not None:
         _failure(message.error, record.error)
     if result and record.result is not None:
@@ -260,19 +262,19 @@ def _finished(message: pb.Job, record: Job, *, result: bool) -> None:
 def _deadlines(message: pb.Job, record: Job) -> None:
     start_by = lifecycle.start_deadline(record)
     if start_by is not None:
-        _stamp(message.start_deadline, start_by)
+        fill_stamp(message.start_deadline, start_by)
     end = lifecycle.deadline(record)
     if end is not None:
-        _stamp(message.deadline, end)
+        fill_stamp(message.deadline, end)
 
 
 def _attempt(message: pb.Attempt, view: AttemptView) -> None:
     message.number = view.number
     message.run = view.run
     message.worker = view.worker
-    _stamp(message.start_time, view.start)
+    fill_stamp(message.start_time, view.start)
     if view.end is not None:
-        _stamp(message.end_time, view.end)
+        fill_stamp(message.end_time, view.end)
     message.outcome = _number(view.outcome)
     if view.error is not None:
         _failure(message.error, view.error)
@@ -286,26 +288,26 @@ def _progress(message: pb.Progress, progress: Progress) -> None:
     message.current = progress.current
     message.total = progress.total
     message.message = progress.message
-    _stamp(message.update_time, progress.time)
+    fill_stamp(message.update_time, progress.time)
 
 
 def _transition(message: pb.Transition, step: Transition) -> None:
     message.version = step.version
-    _stamp(message.time, step.time)
+    fill_stamp(message.time, step.time)
     message.state = _number(step.state)
     message.cause = _number(step.cause)
     message.run = step.run
     message.attempt = step.attempt
     message.worker = step.worker
     if step.next_start is not None:
-        _stamp(message.next_start_time, step.next_start)
+        fill_stamp(message.next_start_time, step.next_start)
     if step.error is not None:
         _failure(message.error, step.error)
 
 
 def _log_entry(message: pb.LogEntry, line: LogLine) -> None:
     message.offset = line.offset
-    _stamp(message.time, line.time)
+    fill_stamp(message.time, line.time)
     message.severity = _number(line.severity)
     message.message = line.message
     message.attempt = line.attempt
@@ -347,7 +349,7 @@ def explanation(found: Explanation) -> pb.ExplainJobResponse:
         busy_slots=found.busy,
     )
     if found.next_time is not None:
-        _stamp(message.next_event_time, found.next_time)
+        fill_stamp(message.next_event_time, found.next_time)
     if found.next_event is not None:
         message.next_event = _number(found.next_event)
     return message
@@ -368,7 +370,7 @@ def job_type(info: TypeInfo) -> pb.JobType:
         fill_struct(message.result_schema, _decode_json(info.result_schema))
     policy(message.retry_policy, info.retry)
     if info.attempt_timeout is not None:
-        _span(message.attempt_timeout, info.attempt_timeout)
+        fill_span(message.attempt_timeout, info.attempt_timeout)
     if info.total_timeout is not None:
-        _span(message.total_timeout, info.total_timeout)
+        fill_span(message.total_timeout, info.total_timeout)
     return message

@@ -97,8 +97,9 @@ def _check_of(field: FieldDescriptor, rules: Any | None) -> Check | None:
     set_rules = [] if rules is None else rules.ListFields()
     kinds = [(kind, of_kind) for kind, of_kind in set_rules if kind.name != "required"]
     if not kinds:
-        single = field.message_type is not None and not field.is_repeated
-        return is_simply_valid if single else None
+        if field.message_type is None:
+            return None
+        return _all_simply_valid if field.is_repeated else is_simply_valid
     (kind, of_kind), *more = kinds
     maker = _MAKERS.get(kind.name)
     if more or maker is None:
@@ -175,6 +176,20 @@ def _map(rules: Any, names: set[str], field: FieldDescriptor) -> Check | None:
     return check
 
 
+def _repeated(rules: Any, names: set[str], field: FieldDescriptor) -> Check | None:
+    if not names <= {"min_items", "max_items", "items"}:
+        return None
+    most = rules.max_items if "max_items" in names else _UNBOUNDED
+    if field.message_type is not None:
+        return None if "items" in names else (lambda items: len(items) <= most and _all_simply_valid(items))
+    check = _check_of(field, rules.items) if "items" in names else _pass
+    return None if check is None else (lambda items: len(items) <= most and all(map(check, items)))
+
+
+def _all_simply_valid(messages: Any) -> bool:
+    return all(map(is_simply_valid, messages))
+
+
 _MAKERS: dict[str, Callable[[Any, set[str], Any], Check | None]] = {
     "string": _text,
     "int32": _integer,
@@ -182,6 +197,7 @@ _MAKERS: dict[str, Callable[[Any, set[str], Any], Check | None]] = {
     "duration": _duration,
     "enum": _enum,
     "map": _map,
+    "repeated": _repeated,
 }
 
 

@@ -24,13 +24,14 @@ def from_struct(struct: Struct) -> dict[str, Any]:
     fields = struct.fields
     for key in fields:  # `items` takes twice as long
         try:
-            out[key] = _from_value(fields[key])
+            out[key] = from_value(fields[key])
         except NotJson as error:
             raise NotJson(f".{key}{error.args[0]}", error.args[1]) from None
     return out
 
 
-def _from_value(value: Value) -> Any:
+def from_value(value: Value) -> Any:
+    """The plain value of a Value, as in `from_struct`. Raises NotJson."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         number = value.number_value
@@ -56,7 +57,7 @@ def _from_list(values: ListValue) -> list[Any]:
     out = []
     for index, value in enumerate(values.values):
         try:
-            out.append(_from_value(value))
+            out.append(from_value(value))
         except NotJson as error:
             raise NotJson(f"[{index}]{error.args[0]}", error.args[1]) from None
     return out

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..model import Ask, Assignment, Report, TypeInfo, Update
-
-    Room = Callable[[], tuple[Sequence[Ask], int]]
-    """Says how many jobs of which types there is room for now, and how many in all: at least one, while a lease waits.
-    """
+    from ..model import Assignment, Report, Room, TypeInfo, Update
 
 
 class WorkSource(Protocol):

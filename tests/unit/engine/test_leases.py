@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from atlas_grpc.errors import Unavailable
+from atlas_grpc.errors import SessionEnded
 from atlas_grpc.lifecycle import attempts
 from atlas_grpc.model import SECOND, Ask, AttemptOutcome, Cause, Failed, Released, Report, State, Stopped
 from tests.unit.engine.world import DONE, NS, TYPES, World, a_world, boom
@@ -210,11 +210,11 @@ async def test_a_closed_session_leases_no_more(world: World):
     leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 1)], 1)))
     await world.clock.settle()
     await worker.session.close()
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(SessionEnded) as caught:
         await asyncio.wait_for(leasing, 5)
     assert caught.value.reason == "SESSION_ENDED"
     await world.submit()
-    with pytest.raises(Unavailable):
+    with pytest.raises(SessionEnded):
         await worker.session.lease(lambda: ([Ask("work", 1)], 1))
 
 

@@ -697,7 +697,7 @@ Global___Transition: typing_extensions.TypeAlias = Transition
 
 @typing.final
 class JobType(google.protobuf.message.Message):
-    """A kind of work that the server accepts, announced by a handler."""
+    """A kind of work that the server accepts. Announced by the workers that execute it; the server only hands it on."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -741,32 +741,34 @@ class JobType(google.protobuf.message.Message):
     name: builtins.str
     """The name to submit."""
     description: builtins.str
-    """What it does, from the handler's docstring."""
+    """What it does, for people."""
     queue: builtins.str
-    """The queue of its jobs, unless the submitter names another."""
+    """The queue of its jobs, unless the submitter names another; empty means `default`."""
     concurrency: builtins.int
     """How many of its jobs one worker executes at a time; 0 means as many as the worker has slots."""
     executor: Global___JobType.Executor.ValueType
-    """How its handler is executed."""
+    """How its handler is executed, for people."""
     @property
     def payload_schema(self) -> google.protobuf.struct_pb2.Struct:
-        """JSON Schema (2020-12) of `payload`; unset when the handler takes bytes."""
+        """JSON Schema (2020-12) of `payload`, by which submits are checked; unset when any JSON object will do, or when the
+        type takes bytes.
+        """
 
     @property
     def result_schema(self) -> google.protobuf.struct_pb2.Struct:
-        """JSON Schema (2020-12) of `result`; unset when the handler does not declare one."""
+        """JSON Schema (2020-12) of `result`; unset when none is declared."""
 
     @property
     def retry_policy(self) -> Global___RetryPolicy:
-        """The retry policy of its jobs, complete."""
+        """The retry policy of its jobs. The worker sets what it wants to differ from the server's; the server answers all."""
 
     @property
     def attempt_timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """The attempt timeout of its jobs; unset means without limit."""
+        """The attempt timeout of its jobs, up to 30 days; unset means without limit."""
 
     @property
     def total_timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """The total timeout of its jobs; unset means without limit."""
+        """The total timeout of its jobs, up to 366 days; unset means without limit."""
 
     def __init__(
         self,

@@ -1,0 +1,165 @@
+"""Sessions of workers elsewhere, who speak to this server by gRPC.
+
+Such a session outlives the stream, and the server: it is what the store says it is, and any server may continue it. It
+is renewed when the worker is heard of, and by nothing else, so that no worker can look healthy and be deaf. What was
+sent to a worker and not acknowledged when its stream breaks goes back uncounted, by this server if it lives, else by
+the one that continues the session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import lifecycle
+from ..errors import SessionEnded
+from ..model import Report, State
+from .batch import GroupCommit
+from .leases import STOP_CANCELLED, STOP_LOST, WorkerSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from ..model import Ask, Assignment, Job, TypeInfo, Update
+    from .leases import Leases
+
+_HELD = 100_000
+_RENEWALS = 1_000
+
+Stop = tuple[str, int, str]
+"""Job id, token, and why: `cancelled` or `lost`."""
+
+
+class RemoteSession(WorkerSession):
+    """A session whose worker is at the other end of a stream. Closed by a goodbye, else left by `detach`."""
+
+    attended = False
+
+    def __init__(self, leases: Leases, keeper: Keeper) -> None:
+        super().__init__(leases)
+        self._keeper = keeper
+        self.superseded: Callable[[], None] = lambda: None
+        """Called when the worker continues the session by another stream of this server."""
+
+    async def resume(
+        self,
+        session: str,
+        worker: str,
+        types: Sequence[TypeInfo],
+        slots: int,
+        on_stop: Callable[[str, int, str], None],
+        holding: Collection[tuple[str, int]],
+    ) -> bool:
+        """Continues a session, unless it is over. `holding` are the jobs and tokens that the worker has: what it lost
+        it is told, and what it never got goes back.
+        """
+        if not await self._keeper.keep(session):
+            return False
+        before = self._leases.sessions.get(session)
+        if isinstance(before, RemoteSession):
+            before.superseded()
+        self._introduce(worker, types, slots, on_stop)
+        self.id = session
+        self._leases.sessions[session] = self
+        held = {(job.spec.id, job.fence): job for job in await self._core.store.held(session, _HELD)}
+        mine = set(holding)
+        self.in_hand.update((job.spec.id, job) for key, job in held.items() if key in mine)
+        for job_id, fence in mine - held.keys():
+            on_stop(job_id, fence, STOP_LOST)
+        for job in self.in_hand.values():
+            if job.cancel_time is not None:
+                on_stop(job.spec.id, job.fence, STOP_CANCELLED)
+        await self._leases.release([job for key, job in held.items() if key not in mine])
+        return True
+
+    async def beat(self) -> None:
+        """The worker was heard of. A session that had expired comes back, with the jobs that were not given away."""
+        if not await self._keeper.keep(self.id):
+            await self._core.store.open_session(self.id, self._leases.ttl)
+            self._leases.on_news(None)
+
+    async def detach(self, unacknowledged: Collection[tuple[str, int]]) -> None:
+        """The stream broke. These jobs and tokens were sent, and may never have arrived."""
+        if self._leases.sessions.get(self.id) is self:
+            del self._leases.sessions[self.id]
+        jobs = [self._let_go(job_id, fence) for job_id, fence in unacknowledged]
+        self.in_hand.clear()
+        self.over = True
+        self.wake()
+        await self._leases.release([job for job in jobs if job is not None])
+
+
+class Keeper:
+    """Renewals of sessions, joined; and the calls of workers without a stream."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+        self._core = leases.core
+        self._renewals: GroupCommit[str, bool] = GroupCommit(self._renew, _RENEWALS)
+
+    async def _renew(self, sessions: list[str]) -> list[bool]:
+        return await self._core.store.renew(sessions, self._leases.ttl)
+
+    async def keep(self, session: str) -> bool:
+        """Renews a session; False when it is over."""
+        return await self._renewals.add(session)
+
+    async def keep_or_raise(self, session: str) -> None:
+        """Renews a session. Raises SessionEnded."""
+        if not await self.keep(session):
+            raise SessionEnded.of(session)
+
+    def stream(self) -> RemoteSession:
+        """A session for a stream, not opened yet."""
+        return RemoteSession(self._leases, self)
+
+    async def lease(
+        self, session: str, worker: str, types: Sequence[TypeInfo], asks: Sequence[Ask], limit: int, seconds: float
+    ) -> tuple[str, list[Assignment]]:
+        """Takes up to `limit` jobs, and waits so long for the first. An empty `session` opens one. Raises
+        SessionEnded.
+        """
+        visit = RemoteSession(self._leases, self)
+        if session:
+            await self.keep_or_raise(session)
+            visit.id, visit.worker = session, worker
+            visit.types = frozenset(info.name for info in types)
+            key = f"{session}/{id(visit)}"
+            self._leases.sessions[key] = visit
+        else:
+            await visit.open(worker, types, limit, _ignore)
+            key = visit.id
+        try:
+            return visit.id, await visit.lease(lambda: (asks, limit), patience=seconds)
+        finally:
+            self._leases.sessions.pop(key, None)
+
+    async def stops(self, session: str, holding: Collection[tuple[str, int]]) -> list[Stop]:
+        """Those of the jobs and tokens that must stop."""
+        found: list[Stop] = []
+        jobs = await self._core.store.get([job_id for job_id, _ in holding])
+        for (job_id, fence), job in zip(holding, jobs, strict=True):
+            if job is None or not lifecycle.holds(job, fence) or job.session != session:
+                cancelled = job is not None and job.state is State.CANCELLED and job.fence == fence
+                found.append((job_id, fence, STOP_CANCELLED if cancelled else STOP_LOST))
+            elif job.cancel_time is not None:
+                found.append((job_id, fence, STOP_CANCELLED))
+        return found
+
+    async def finish(self, reports: Sequence[Report]) -> list[bool]:
+        """As `WorkerSession.finish`."""
+        known: list[Job | None] = [None] * len(reports)
+        return await self._leases.finish(reports, known)
+
+    async def update(self, updates: Sequence[Update]) -> list[bool]:
+        """As `WorkerSession.update`."""
+        return await self._core.store.report(updates)
+
+    async def goodbye(self, session: str) -> None:
+        """Ends a session: its jobs go back at once, uncounted."""
+        await self._leases.release_held(session)
+        await self._core.store.close_session(session)
+        await self._leases.release_held(session)
+
+
+def _ignore(_job_id: str, _fence: int, _why: str) -> None:
+    """A worker without a stream is told when it asks."""

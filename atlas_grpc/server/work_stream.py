@@ -1,0 +1,231 @@
+"""One stream of WorkerService.Work: a worker at the other end, a session of the engine at this one.
+
+Three things go on at a time: reading what the worker says, each message answered before the next is looked at; waiting
+for jobs that it has room for; and writing. All that is written passes one queue, because a stream of grpc.aio takes one
+write at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+from .. import pb
+from ..errors import AtlasError, InvalidArgument, SessionContinued
+from ..model import Ask
+from . import worker_convert as convert
+from .convert import fill_span
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+    from ..engine.remote import RemoteSession
+    from ..model import Assignment, Report
+
+    Write = Callable[[bytes], Awaitable[None]]
+
+_BATCH_BYTES = 3 << 20
+"""What a message of assignments may take, below what clients are ready to receive."""
+_MOST_QUEUED = 64
+"""Messages that wait to be written, before no more of the worker's are read."""
+
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+async def told(
+    messages: Iterable[M], convert_one: Callable[[M], R], tell: Callable[[Sequence[R]], Awaitable[list[bool]]]
+) -> list[pb.JobAnswer]:
+    """Hands in a worker's words, each on its own: one that breaks a rule is refused and does not hold up the rest."""
+    records: list[R] = []
+    refused: list[AtlasError | None] = []
+    for message in messages:
+        try:
+            records.append(convert_one(message))
+            refused.append(None)
+        except AtlasError as error:
+            refused.append(error)
+    taken = iter(await tell(records) if records else ())
+    return [convert.answer(next(taken) if error is None else error) for error in refused]
+
+
+class WorkStream:
+    """Serves a stream. `lease` is how long a session is kept, in microseconds, `max_result` in bytes."""
+
+    def __init__(self, session: RemoteSession, lease: int, max_result: int, write: Write) -> None:
+        self._session = session
+        self._lease = lease
+        self._max_result = max_result
+        self._write = write
+        self._queue: deque[bytes] = deque()
+        self._queued = asyncio.Event()
+        self._written = asyncio.Event()
+        self._room = asyncio.Event()
+        self._asks: tuple[Sequence[Ask], int] = ((), 0)
+        self._queues: frozenset[str] | None = None
+        self._json_text = False
+        self._said_goodbye = False
+        self._sent = 0
+        self._unacknowledged: dict[int, list[tuple[str, int]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self, error: AtlasError) -> None:
+        """Ends the stream with this error; its session stays."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    async def serve(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
+        """Serves it to its end. Raises what the stream is to end with."""
+        hello = await anext(requests, None)
+        if hello is None:
+            return
+        if hello.WhichOneof("message") != "hello":
+            raise InvalidArgument.of("hello", "must be the first message of the stream")
+        try:
+            await self._greet(hello.hello)
+            self._tasks = [asyncio.create_task(work) for work in (self._read(requests), self._assign(), self._send())]
+            await self._until_over()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._ended.cancel()
+            await self._leave()
+
+    async def _greet(self, hello: pb.WorkerHello) -> None:
+        session = self._session
+        types = convert.type_infos(hello.types, "hello.types")
+        self._queues = frozenset(hello.queues) or None
+        self._json_text = hello.json_text
+        session.superseded = self._superseded
+        welcome = pb.WorkResponse()
+        welcome.welcome.resumed = bool(hello.session) and await session.resume(
+            hello.session, hello.worker, types, hello.slots, self._stop, convert.held(hello.holding)
+        )
+        if not welcome.welcome.resumed:
+            await session.open(hello.worker, types, hello.slots, self._stop)
+        welcome.welcome.session = session.id
+        fill_span(welcome.welcome.lease_duration, self._lease)
+        self._queue.appendleft(welcome.SerializeToString())  # before the stops that it led to
+        self._queued.set()
+
+    def _superseded(self) -> None:
+        self.end(SessionContinued("the worker continues its session by another stream"))
+
+    async def _until_over(self) -> None:
+        """Returns when the worker has said goodbye, or no more. Raises why the stream ends otherwise."""
+        await asyncio.wait([self._ended, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        if self._ended.done():
+            self._ended.result()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        if self._said_goodbye:
+            await self._session.close()
+            await self._drained(0)
+
+    async def _leave(self) -> None:
+        if not self._session.over:
+            sent = [one for jobs in self._unacknowledged.values() for one in jobs]
+            await self._session.detach(sent)
+
+    async def _read(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
+        async for message in requests:
+            kind = message.WhichOneof("message")
+            if kind == "reports":
+                self._say(reports_answer=await self._finish(message.reports))
+            elif kind == "ready":
+                self._ready(message.ready)
+            elif kind == "received":
+                self._received(message.received)
+            elif kind == "updates":
+                answers = await told(message.updates.updates, convert.update, self._session.update)
+                self._say(updates_answer=pb.WorkerAnswer(id=message.updates.id, answers=answers))
+            elif kind == "beat":
+                await self._session.beat()
+                self._say(beat=message.beat)
+            elif kind == "goodbye":
+                self._said_goodbye = True
+                return
+            elif kind is None:
+                raise InvalidArgument.of("message", "must be set, to something that this server knows")
+            else:
+                raise InvalidArgument.of("hello", "is only taken as the first message of a stream")
+            await self._drained(_MOST_QUEUED)
+
+    async def _finish(self, reports: pb.WorkerReports) -> pb.WorkerAnswer:
+        def report(message: pb.JobReport) -> Report:
+            return convert.report(message, self._max_result)
+
+        return pb.WorkerAnswer(id=reports.id, answers=await told(reports.reports, report, self._session.finish))
+
+    def _ready(self, ready: pb.WorkerReady) -> None:
+        self._received(ready.received)
+        if ready.received < self._sent:
+            return  # a batch is on its way that this does not account for; another one will follow
+        asks = [Ask(room.type, room.slots, self._queues) for room in ready.room if room.slots]
+        self._asks = (asks, ready.limit) if ready.limit else ((), 0)
+        self._session.more_room()
+        if asks:
+            self._room.set()
+
+    def _received(self, batch: int) -> None:
+        for number in [number for number in self._unacknowledged if number <= batch]:
+            del self._unacknowledged[number]
+
+    async def _assign(self) -> None:
+        while True:
+            await self._room.wait()
+            jobs = await self._session.lease(lambda: self._asks)
+            self._asks = ((), 0)
+            self._room.clear()
+            self._hand_out(jobs)
+
+    def _hand_out(self, jobs: Sequence[Assignment]) -> None:
+        size = 0
+        response = pb.WorkResponse()
+        held: list[tuple[str, int]] = []
+        for job in jobs:
+            message = response.assignments.jobs.add()
+            convert.fill_assignment(message, job, json_text=self._json_text)
+            size += len(job.payload.data)
+            held.append((job.job_id, job.fence))
+            if size > _BATCH_BYTES:
+                self._send_batch(response, held)
+                response, held, size = pb.WorkResponse(), [], 0
+        if held:
+            self._send_batch(response, held)
+
+    def _send_batch(self, response: pb.WorkResponse, held: list[tuple[str, int]]) -> None:
+        self._sent += 1
+        response.assignments.batch = self._sent
+        self._unacknowledged[self._sent] = held
+        self._put(response)
+
+    def _stop(self, job_id: str, fence: int, why: str) -> None:
+        self._say(stops=pb.WorkerStops(stops=[convert.stop(job_id, fence, why)]))
+
+    def _say(self, **what: object) -> None:
+        self._put(pb.WorkResponse(**what))  # type: ignore[arg-type]
+
+    def _put(self, response: pb.WorkResponse) -> None:
+        self._queue.append(response.SerializeToString())
+        self._queued.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._queued.wait()
+            while self._queue:
+                await self._write(self._queue[0])
+                self._queue.popleft()
+                self._written.set()
+            self._queued.clear()
+            self._written.set()
+
+    async def _drained(self, most: int) -> None:
+        """Returns when no more than so many messages wait."""
+        while len(self._queue) > most:
+            self._written.clear()
+            await self._written.wait()

@@ -1,0 +1,109 @@
+"""`atlas.v1.WorkerService`: workers elsewhere, by a stream or by unary calls. The contract is in proto/."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from .. import pb
+from ..engine.remote import Keeper
+from ..errors import ServerDraining
+from ..model import SECOND, Ask
+from . import worker_convert as convert
+from .convert import fill_span, micros
+from .work_stream import WorkStream, told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from ..engine.engine import Engine
+    from ..model import Report
+    from .calls import Call, Guard
+
+    Write = Callable[[bytes], Awaitable[None]]
+
+SERVICE = "atlas.v1.WorkerService"
+
+_WAIT_MARGIN = 0.25
+"""How long before the caller's deadline a waiting LeaseJobs answers, in seconds."""
+_MAX_WAIT = 60.0
+
+
+class WorkerService:
+    """The handlers of WorkerService over an engine. `max_result` in bytes."""
+
+    def __init__(self, engine: Engine, *, max_result: int) -> None:
+        self._engine = engine
+        self._max_result = max_result
+        self._keeper = Keeper(engine.leases)
+        self._streams: set[WorkStream] = set()
+        self._draining = False
+
+    def handlers(self, guard: Guard) -> grpc.GenericRpcHandler:
+        """All methods, guarded."""
+
+        def name(method: str) -> str:
+            return f"/{SERVICE}/{method}"
+
+        methods = {
+            "Work": guard.bidirectional(name("Work"), pb.WorkRequest, self.work, while_draining=False),
+            "LeaseJobs": guard.unary(
+                name("LeaseJobs"), pb.LeaseJobsRequest, self.lease, while_draining=False, patience=_MAX_WAIT
+            ),
+            "Heartbeat": guard.unary(name("Heartbeat"), pb.HeartbeatRequest, self.heartbeat),
+            "FinishJobs": guard.unary(name("FinishJobs"), pb.FinishJobsRequest, self.finish),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    async def work(self, _: Call, requests: AsyncIterator[pb.WorkRequest], write: Write) -> None:
+        stream = WorkStream(self._keeper.stream(), self._engine.leases.ttl, self._max_result, write)
+        if self._draining:
+            raise ServerDraining("the server is about to stop", retry_after=1.0)
+        self._streams.add(stream)
+        try:
+            await stream.serve(requests)
+        finally:
+            self._streams.discard(stream)
+
+    def drain(self) -> None:
+        """Hands out no more jobs. Workers are sent to other servers, and take their sessions along."""
+        self._draining = True
+        for stream in list(self._streams):
+            stream.end(ServerDraining("the server is about to stop", retry_after=1.0))
+
+    async def lease(self, call: Call, request: pb.LeaseJobsRequest) -> pb.LeaseJobsResponse:
+        seconds = micros(request.wait, "wait") / SECOND
+        left = call.time_left()
+        if left is not None:
+            seconds = min(seconds, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
+        limit = request.max_jobs or 1
+        queues = frozenset(request.queues) or None
+        types = convert.type_infos(request.types, "types")
+        asks = [Ask(info.name, min(limit, info.concurrency or limit), queues) for info in types]
+        session, jobs = await self._keeper.lease(request.session, request.worker, types, asks, limit, seconds)
+        response = pb.LeaseJobsResponse(session=session)
+        fill_span(response.lease_duration, self._engine.leases.ttl)
+        for job in jobs:
+            convert.fill_assignment(response.jobs.add(), job, json_text=False)
+        return response
+
+    async def heartbeat(self, _: Call, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        await self._keeper.keep_or_raise(request.session)
+        response = pb.HeartbeatResponse()
+        response.answers.extend(await told(request.updates, convert.update, self._keeper.update))
+        if request.goodbye:
+            await self._keeper.goodbye(request.session)
+            return response
+        fill_span(response.lease_duration, self._engine.leases.ttl)
+        stops = await self._keeper.stops(request.session, convert.held(request.holding))
+        response.stops.extend(convert.stop(*one) for one in stops)
+        return response
+
+    async def finish(self, _: Call, request: pb.FinishJobsRequest) -> pb.FinishJobsResponse:
+        await self._keeper.keep(request.session)
+
+        def report(message: pb.JobReport) -> Report:
+            return convert.report(message, self._max_result)
+
+        return pb.FinishJobsResponse(answers=await told(request.reports, report, self._keeper.finish))
