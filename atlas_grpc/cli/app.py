@@ -17,6 +17,7 @@ from .jobs import cancel, delete, explain, get, list_, retry
 from .run import run, watch
 from .serve import config, serve
 from .submit import submit
+from .worker import worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ def cli() -> None:
 
 for verb in (
     serve,
+    worker,
     submit,
     run,
     get,

@@ -1,0 +1,95 @@
+"""`atlas worker`: execute jobs in a process of its own."""
+
+from __future__ import annotations
+
+import click
+
+from .common import DEFAULT_SERVER, quiet_grpc
+from .values import DURATION
+
+
+@click.command()
+@click.argument("handlers", nargs=-1, required=True, metavar="MODULE...")
+@click.option(
+    "--server",
+    "-s",
+    "servers",
+    metavar="ADDRESS",
+    multiple=True,
+    default=[DEFAULT_SERVER],
+    envvar="ATLAS_SERVER",
+    show_envvar=True,
+    show_default=True,
+    help="A server: host:port or unix:/path. Several ones of the same Atlas are tried in turn.",
+)
+@click.option("--queues", "-q", metavar="NAME,...", default="", help="Take jobs from these queues only.")
+@click.option("--name", default="", help="The name shown in attempts; host and process id when left out.")
+@click.option(
+    "--concurrency", "-c", type=click.IntRange(1, 100_000), default=512, show_default=True, help="Jobs at a time."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 10_000), default=32, show_default=True, help="Of them, plain functions."
+)
+@click.option(
+    "--handler-processes", type=click.IntRange(0, 1_000), default=0, help="Of them, CPU-bound functions; 0: one a CPU."
+)
+@click.option(
+    "--drain-timeout", type=DURATION, default="30s", show_default=True, help="What jobs have to end at SIGTERM."
+)
+@click.option(
+    "--cancel-grace", type=DURATION, default="10s", show_default=True, help="What handlers have to stop when told."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least severe lines to log.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    show_default=True,
+    help="How lines are written.",
+)
+def worker(
+    handlers: tuple[str, ...],
+    servers: tuple[str, ...],
+    queues: str,
+    name: str,
+    concurrency: int,
+    threads: int,
+    handler_processes: int,
+    drain_timeout: float,
+    cancel_grace: float,
+    log_level: str,
+    log_format: str,
+) -> int:
+    """Execute jobs with the handlers of these modules.
+
+    It takes jobs of its handlers' types from a server and hands in what became of them, until SIGTERM or Ctrl-C: then
+    running jobs have the drain timeout to end, and go back uncounted after it; a second signal gives them back at once.
+    Servers may come and go meanwhile.
+
+    \b
+    Examples:
+      atlas worker my_handlers.py
+      atlas worker my_handlers.py --server jobs.internal:50051 --queues mail,reports --concurrency 16
+    """
+    quiet_grpc()
+    from ..remote.main import run
+
+    return run(
+        handlers,
+        servers,
+        name=name,
+        queues=[queue for queue in queues.split(",") if queue],
+        slots=concurrency,
+        threads=threads,
+        processes=handler_processes,
+        grace=drain_timeout,
+        cancel_grace=cancel_grace,
+        log_level=log_level,
+        log_format=log_format,
+    )

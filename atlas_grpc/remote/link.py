@@ -1,0 +1,210 @@
+"""The stream to a server, opened again whenever it breaks.
+
+What was handed in and not answered is kept, and sent again on the next stream: a server takes a repeat of what it had
+accepted for accepted. The session outlives streams, as long as its lease is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import grpc
+
+from .. import pb
+from ..client._transport import CHANNEL_OPTIONS, from_rpc_error
+from ..errors import AtlasError, Unavailable
+from ..observe.logs import get_logger
+from ..worker.backoff import Backoff
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from ..clock import Clock
+
+    Call = grpc.aio.StreamStreamCall[pb.WorkRequest, pb.WorkResponse]
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that a server has for its welcome."""
+_GOODBYE_TIMEOUT = 5.0
+
+log = get_logger("atlas.worker")
+
+
+class Link:
+    """Streams to one of the targets, in turn. `hello` makes the first message of each; `welcomed` gets its answer, with
+    the time at which the hello was sent; `said` gets every other message that is no answer.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        credentials: grpc.ChannelCredentials | None,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        hello: Callable[[], pb.WorkRequest],
+        welcomed: Callable[[pb.WorkerWelcome, float], None],
+        said: Callable[[pb.WorkResponse], None],
+    ) -> None:
+        self._targets = itertools.cycle(targets)
+        self._credentials = credentials
+        self._clock = clock
+        self._rng = rng
+        self._hello = hello
+        self._welcomed = welcomed
+        self._said = said
+        self._ids = itertools.count(1)
+        self._unanswered: dict[int, tuple[pb.WorkRequest, asyncio.Future[pb.WorkerAnswer]]] = {}
+        self._queue: deque[pb.WorkRequest] = deque()
+        self._queued = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._call: Call | None = None
+        self._said_goodbye = False
+        self.connected = False
+        self.target = ""
+
+    async def open(self) -> None:
+        """Opens the first stream. Raises AtlasError."""
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep())
+
+    def say(self, message: pb.WorkRequest) -> None:
+        """Sends a message that needs no answer; without a stream, nothing is sent."""
+        if self.connected:
+            self._queue.append(message)
+            self._queued.set()
+
+    async def ask(self, message: pb.WorkRequest) -> pb.WorkerAnswer:
+        """Sends reports or updates, as often as needed, and returns the answer."""
+        number = next(self._ids)
+        getattr(message, message.WhichOneof("message") or "").id = number
+        future: asyncio.Future[pb.WorkerAnswer] = asyncio.get_running_loop().create_future()
+        self._unanswered[number] = message, future
+        self.say(message)
+        try:
+            return await future
+        finally:
+            self._unanswered.pop(number, None)
+
+    def restart(self) -> None:
+        """Breaks the stream off, for another to be opened."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def close(self) -> None:
+        """Says goodbye, if there is somebody to hear it, and closes the stream."""
+        self._said_goodbye = True
+        if self._keeper is not None:
+            if self.connected:
+                self.say(pb.WorkRequest(goodbye=pb.WorkerGoodbye()))
+                await asyncio.wait([self._keeper], timeout=_GOODBYE_TIMEOUT)
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for _, future in self._unanswered.values():
+            future.cancel()
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _keep(self) -> None:
+        """Serves streams, one after the other."""
+        backoff = Backoff(self._clock, self._rng)
+        while True:
+            if self._call is not None:
+                await self._serve(self._call)
+                self._call = None
+                backoff.reset()
+            if self._said_goodbye:
+                return
+            await backoff.pause()
+            try:
+                await self._connect()
+            except AtlasError as error:
+                log.warning("no server takes the worker yet", server=self.target, reason=error.reason)
+
+    async def _connect(self) -> None:
+        """A new stream to the next target, up to its welcome."""
+        self.target = next(self._targets)
+        if self._channel is not None:
+            await self._channel.close()
+        if self._credentials is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=CHANNEL_OPTIONS)
+        call: Call = pb.WorkerServiceStub(self._channel).Work()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                sent = time.monotonic()
+                await call.write(self._hello())
+                first = await call.read()
+        except TimeoutError:
+            call.cancel()
+            raise Unavailable("the server does not answer") from None
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            raise await _ended(call) from None
+        if not isinstance(first, pb.WorkResponse) or not first.HasField("welcome"):
+            raise await _ended(call)
+        self._call = call
+        self._queue.clear()
+        self._queue.extend(message for message, _ in self._unanswered.values())
+        self._queued.set()
+        self.connected = True
+        self._welcomed(first.welcome, sent)
+
+    async def _serve(self, call: Call) -> None:
+        """Reads and writes until the stream breaks."""
+        writing = asyncio.create_task(self._write(call))
+        try:
+            with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+                while isinstance(message := await call.read(), pb.WorkResponse):
+                    self._heard(message)
+            raise_if_cancelled()
+        finally:
+            self.connected = False
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            call.cancel()
+        if not self._said_goodbye:
+            error = await _ended(call)
+            log.warning("the stream broke, and is opened again", server=self.target, reason=error.reason)
+
+    async def _write(self, call: Call) -> None:
+        while True:
+            await self._queued.wait()
+            self._queued.clear()
+            while self._queue:
+                await call.write(self._queue.popleft())
+
+    def _heard(self, message: pb.WorkResponse) -> None:
+        kind = message.WhichOneof("message")
+        if kind in ("reports_answer", "updates_answer"):
+            answer = message.reports_answer if kind == "reports_answer" else message.updates_answer
+            known = self._unanswered.get(answer.id)
+            if known is not None and not known[1].done():
+                known[1].set_result(answer)
+        else:
+            self._said(message)
+
+
+def raise_if_cancelled() -> None:
+    """Raises CancelledError when the current task is being cancelled, rather than a call of it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def _ended(call: Call) -> AtlasError:
+    """Why a stream ended; one that goes on is cut."""
+    call.cancel()
+    code, details = await call.code(), await call.details()
+    if code is grpc.StatusCode.OK:
+        return Unavailable("the server ended the stream")
+    return from_rpc_error(
+        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), await call.trailing_metadata(), details=details)
+    )

@@ -1,0 +1,206 @@
+"""Where a remote worker gets its work: `WorkSource` over a stream of WorkerService."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+
+from .. import pb
+from ..client import CHANNEL_OPTIONS
+from ..errors import InvalidArgument
+from ..model import SECOND, Released, Report
+from ..observe.logs import get_logger
+from ..status import from_status
+from . import convert
+from .beats import Beats
+from .link import Link
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..clock import Clock
+    from ..model import Assignment, Room, TypeInfo, Update
+
+_MARGIN = 0.1
+"""The share of a lease before whose end the worker gives its jobs up."""
+_BATCH_BYTES = 2 << 20
+_BATCH_JOBS = 5_000
+
+log = get_logger("atlas.worker")
+
+
+class RemoteSource:
+    """A session with an Atlas server; `targets` are servers of one Atlas, any of which will do."""
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        clock: Clock,
+        rng: random.Random,
+        *,
+        queues: Iterable[str] = (),
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._targets = list(targets)
+        self._credentials = credentials
+        self._clock = clock
+        self._queues = list(queues)
+        self._link = Link(targets, credentials, clock, rng, hello=self._hello, welcomed=self._welcomed, said=self._said)
+        self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
+        self._session = ""
+        self._lease = 0.0
+        self._received = 0
+        self._in_hand: dict[int, str] = {}
+        self._room: Room | None = None
+        self._inbox: list[Assignment] = []
+        self._arrived = asyncio.Event()
+        self._leasing_over = False
+        self._beats: Beats | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self._releasing: set[asyncio.Task[list[bool]]] = set()
+
+    async def open(
+        self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
+    ) -> None:
+        self._worker, self._types, self._slots, self._on_stop = worker, types, slots, on_stop
+        self._beats = Beats(self._beat_channel, asyncio.get_running_loop(), self._session_ended)
+        await self._link.open()
+        self._guard = asyncio.create_task(self._guard_lease())
+
+    def _beat_channel(self, target: str) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        return grpc.secure_channel(target, self._credentials, options=CHANNEL_OPTIONS)
+
+    def _hello(self) -> pb.WorkRequest:
+        return convert.hello(self._worker, self._types, self._slots, self._queues, self._session, self._in_hand)
+
+    def _welcomed(self, welcome: pb.WorkerWelcome, sent: float) -> None:
+        if self._session and not welcome.resumed:
+            log.warning("the session was over: its jobs are lost", jobs=len(self._in_hand))
+            self._lose_all()
+        self._session = welcome.session
+        self._lease = convert.micros(welcome.lease_duration) / SECOND
+        self._received = 0
+        if self._beats is not None:
+            self._beats.begin(self._link.target, self._session, self._lease, sent)
+        log.info("connected", server=self._link.target, session=self._session, resumed=welcome.resumed)
+        self.more_room()
+
+    def _session_ended(self, session: str) -> None:
+        if session == self._session:
+            self._link.restart()
+
+    def _lose_all(self) -> None:
+        in_hand, self._in_hand = self._in_hand, {}
+        for fence, job_id in in_hand.items():
+            self._on_stop(job_id, fence, "lost")
+
+    async def _guard_lease(self) -> None:
+        """Stops all jobs before the lease ends, if it could not be kept."""
+        while self._beats is not None:
+            left = self._beats.kept_until - self._lease * _MARGIN - time.monotonic()
+            if left <= 0:
+                if self._in_hand:
+                    log.warning("the lease could not be kept: its jobs are given up", jobs=len(self._in_hand))
+                    self._lose_all()
+                left = self._lease * _MARGIN
+            await self._clock.sleep(left)
+
+    def _said(self, message: pb.WorkResponse) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "assignments":
+            self._assigned(message.assignments)
+        elif kind == "stops":
+            for one in message.stops.stops:
+                job_id, fence, why = convert.stop(one)
+                if why == "lost":
+                    self._in_hand.pop(fence, None)
+                self._on_stop(job_id, fence, why)
+
+    def _assigned(self, batch: pb.WorkerAssignments) -> None:
+        jobs = [convert.assignment(message) for message in batch.jobs]
+        self._received = batch.batch
+        self._in_hand.update((job.fence, job.job_id) for job in jobs)
+        self._link.say(pb.WorkRequest(received=batch.batch))
+        self._inbox += jobs
+        if self._leasing_over:
+            self._give_back()
+        self._arrived.set()
+
+    def _give_back(self) -> None:
+        jobs, self._inbox = self._inbox, []
+        if jobs:
+            task = asyncio.ensure_future(self.finish([Report(job.job_id, job.fence, Released()) for job in jobs]))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def lease(self, room: Room) -> list[Assignment]:
+        self._leasing_over = False
+        self._room = room
+        if not self._inbox:
+            self._arrived.clear()
+            self.more_room()
+        try:
+            await self._arrived.wait()
+        except asyncio.CancelledError:
+            self._leasing_over = True
+            self._link.say(convert.ready((), 0, self._received))
+            self._give_back()
+            raise
+        finally:
+            self._room = None
+        jobs, self._inbox = self._inbox, []
+        return jobs
+
+    def more_room(self) -> None:
+        if self._room is not None:
+            self._link.say(convert.ready(*self._room(), self._received))
+
+    async def finish(self, reports: Sequence[Report]) -> list[bool]:
+        messages = [pb.WorkRequest(reports=pb.WorkerReports())]
+        size = 0
+        for report in reports:
+            batch = messages[-1].reports.reports
+            if size > _BATCH_BYTES or len(batch) >= _BATCH_JOBS:
+                messages.append(pb.WorkRequest(reports=pb.WorkerReports()))
+                batch, size = messages[-1].reports.reports, 0
+            message = batch.add()
+            convert.fill_report(message, report)
+            size += message.ByteSize()
+        answers = await self._answers(messages)
+        for report, answer in zip(reports, answers, strict=True):
+            if answer.status != pb.JobAnswer.REFUSED:
+                self._in_hand.pop(report.fence, None)
+        _raise_if_refused(answers)
+        return [answer.status == pb.JobAnswer.ACCEPTED for answer in answers]
+
+    async def update(self, updates: Sequence[Update]) -> list[bool]:
+        message = pb.WorkRequest(updates=pb.WorkerUpdates())
+        for update in updates:
+            convert.fill_update(message.updates.updates.add(), update)
+        return [answer.status != pb.JobAnswer.LOST for answer in await self._answers([message])]
+
+    async def _answers(self, messages: Sequence[pb.WorkRequest]) -> list[pb.JobAnswer]:
+        found = await asyncio.gather(*map(self._link.ask, messages))
+        return [answer for one in found for answer in one.answers]
+
+    async def close(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+        if self._releasing:
+            await asyncio.wait(self._releasing, timeout=1)
+        await self._link.close()
+        if self._beats is not None:
+            self._beats.end()
+
+
+def _raise_if_refused(answers: Iterable[pb.JobAnswer]) -> None:
+    for answer in answers:
+        if answer.status == pb.JobAnswer.REFUSED:
+            error = from_status(answer.error)
+            raise error if isinstance(error, InvalidArgument) else InvalidArgument(error.message)
