@@ -66,7 +66,7 @@ class Beats:
         target = self._target
         channel = self._connect(target)
         while not self._ended.wait(self._lease / _TIMES):
-            if self._is_elsewhere(target):
+            if target != self._target:
                 channel.close()
                 target = self._target
                 channel = self._connect(target)
@@ -74,15 +74,12 @@ class Beats:
                 self._beat(pb.WorkerServiceStub(channel))
         channel.close()
 
-    def _is_elsewhere(self, target: str) -> bool:
-        return target != self._target
-
     def _beat(self, stub: pb.WorkerServiceStub) -> None:
         session, sent = self._session, time.monotonic()
         try:
             stub.Heartbeat(pb.HeartbeatRequest(session=session), timeout=min(_LONGEST_CALL, self._lease / _TIMES))
         except grpc.RpcError as error:
-            code = error.code() if isinstance(error, grpc.Call) else None
+            code = error.code()
             log.debug("a heartbeat failed", code=str(code))
             if code is grpc.StatusCode.NOT_FOUND:
                 with suppress(RuntimeError):  # the loop was closed

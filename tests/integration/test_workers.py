@@ -1,0 +1,331 @@
+"""Workers elsewhere: the contract of WorkerService as a raw client sees it, and the Python worker, on every store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from atlas_grpc import Client, JobContext, handler, pb
+from atlas_grpc.client import JobState
+from atlas_grpc.testing import serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from atlas_grpc.server.app import AtlasServer
+
+pytestmark = pytest.mark.usefixtures("every_store")
+
+PATIENCE = 15.0
+
+
+@handler
+async def echo(number: int = 0) -> int:
+    return number
+
+
+@handler
+async def waits(*, ctx: JobContext) -> None:
+    ctx.info("begun")
+    await asyncio.Event().wait()
+
+
+class Stream:
+    """A worker made of nothing but stubs."""
+
+    def __init__(self, stub: Any) -> None:
+        self._call = stub.Work()
+
+    async def hello(self, **fields: Any) -> pb.WorkerWelcome:
+        types = [pb.JobType(name="echo"), pb.JobType(name="waits")]
+        await self.say(hello=pb.WorkerHello(**{"worker": "raw", "slots": 10, "types": types} | fields))
+        return (await self.hear("welcome")).welcome
+
+    async def say(self, **message: Any) -> None:
+        await self._call.write(pb.WorkRequest(**message))
+
+    async def hear(self, kind: str) -> pb.WorkResponse:
+        async with asyncio.timeout(PATIENCE):
+            message = await self._call.read()
+        assert isinstance(message, pb.WorkResponse), await self.end()
+        assert message.WhichOneof("message") == kind, message
+        return message
+
+    async def take(self, limit: int, received: int = 0, types: tuple[str, ...] = ("echo",)) -> pb.WorkerAssignments:
+        room = [pb.TypeRoom(type=name, slots=limit) for name in types]
+        await self.say(ready=pb.WorkerReady(limit=limit, room=room, received=received))
+        return (await self.hear("assignments")).assignments
+
+    async def report(self, *reports: pb.JobReport) -> list[int]:
+        await self.say(reports=pb.WorkerReports(id=7, reports=reports))
+        answer = (await self.hear("reports_answer")).reports_answer
+        assert answer.id == 7
+        return [one.status for one in answer.answers]
+
+    async def goodbye(self) -> None:
+        await self.say(goodbye=pb.WorkerGoodbye())
+        async with asyncio.timeout(PATIENCE):
+            assert await self._call.read() is grpc.aio.EOF
+            assert await self._call.code() is grpc.StatusCode.OK
+
+    async def end(self) -> tuple[grpc.StatusCode, str]:
+        async with asyncio.timeout(PATIENCE):
+            return await self._call.code(), await self._call.details()
+
+    def cut(self) -> None:
+        self._call.cancel()
+
+
+class World:
+    def __init__(self, server: AtlasServer, client: Client, channel: grpc.aio.Channel) -> None:
+        self.server = server
+        self.client = client
+        self.stub = pb.WorkerServiceStub(channel)
+
+    def stream(self) -> Stream:
+        return Stream(self.stub)
+
+    async def state(self, job_id: str) -> JobState:
+        return (await self.client.get(job_id)).state
+
+    async def until(self, job_id: str, state: JobState) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while await self.state(job_id) is not state:  # noqa: ASYNC110 - polled as clients do
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def a_world(**options: Any) -> AsyncIterator[World]:
+    async with (
+        serving(echo, waits, worker=False, grace=0, **options) as server,
+        Client(server.grpc_address) as client,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        yield World(server, client, channel)
+
+
+def success(job: pb.Assignment, **fields: Any) -> pb.JobReport:
+    return pb.JobReport(id=job.id, token=job.token, success=pb.JobSuccess(**fields))
+
+
+def tokens(*jobs: pb.Assignment) -> list[pb.HeldJob]:
+    return [pb.HeldJob(id=job.id, token=job.token) for job in jobs]
+
+
+async def test_the_life_of_a_worker_in_one_stream():
+    async with a_world() as world:
+        jobs = [(await world.client.submit("echo", {"number": number})).id for number in range(5)]
+        stream = world.stream()
+        welcome = await stream.hello(json_text=True)
+        assert (bool(welcome.session), welcome.lease_duration.seconds, welcome.resumed) == (True, 30, False)
+        first = await stream.take(2)
+        assert [job.id for job in first.jobs] == jobs[:2]
+        assert (first.batch, first.jobs[0].payload_json, first.jobs[0].attempt) == (1, '{"number":0}', 1)
+        one, two = first.jobs
+        await stream.say(
+            updates=pb.WorkerUpdates(
+                id=3,
+                updates=[
+                    pb.JobUpdate(
+                        id=one.id,
+                        token=one.token,
+                        progress=pb.Progress(current=1, total=2, message="half"),
+                        logs=[pb.LogEntry(severity=pb.LogEntry.WARNING, message="look")],
+                    ),
+                    pb.JobUpdate(id=two.id, token="1", logs=[pb.LogEntry(message="not mine")]),
+                ],
+            )
+        )
+        answer = (await stream.hear("updates_answer")).updates_answer
+        assert answer.id == 3
+        assert [one.status for one in answer.answers] == [pb.JobAnswer.ACCEPTED, pb.JobAnswer.LOST]
+        assert (await world.client.get(one.id)).progress.message == "half"
+        statuses = await stream.report(
+            success(one, result_json='{"n":5}'), success(two, result_json="{"), pb.JobReport(id=two.id, token=two.token)
+        )
+        assert statuses == [pb.JobAnswer.ACCEPTED, pb.JobAnswer.REFUSED, pb.JobAnswer.REFUSED]
+        assert await stream.report(success(one, result_json="1")) == [pb.JobAnswer.ACCEPTED], "a repeat is harmless"
+        assert await (await world.client.get(one.id)).result() == {"n": 5}, "and changes nothing"
+        failure = pb.JobFailure(reason="DISK_FULL", message="no room", final=True)
+        assert await stream.report(pb.JobReport(id=two.id, token=two.token, failure=failure)) == [1]
+        job = await world.client.get(two.id)
+        assert (job.state, job.error.reason, job.error.message) == (JobState.FAILED, "DISK_FULL", "no room")
+        second = await stream.take(10, received=1)
+        assert [job.id for job in second.jobs] == jobs[2:]
+        await stream.say(beat=42)
+        assert (await stream.hear("beat")).beat == 42
+        await stream.goodbye()
+        for job_id in jobs[2:]:
+            job = await world.client.get(job_id)
+            assert (job.state, job.attempts[-1].outcome) == (JobState.PENDING, "RELEASED")
+
+
+async def test_a_worker_gets_no_more_than_it_has_room_for():
+    async with a_world() as world:
+        stream = world.stream()
+        await stream.hello()
+        await stream.say(ready=pb.WorkerReady(limit=1, room=[pb.TypeRoom(type="echo", slots=1)]))
+        for _ in range(3):
+            await world.client.submit("echo")
+        await stream.hear("assignments")
+        # This one was on its way when the batch was sent, and does not account for it.
+        await stream.say(ready=pb.WorkerReady(limit=1, room=[pb.TypeRoom(type="echo", slots=1)]))
+        await stream.say(beat=1)
+        await stream.hear("beat")
+        assert len((await stream.take(1, received=1)).jobs) == 1
+
+
+async def test_a_session_is_continued_by_another_stream():
+    async with a_world() as world:
+        ids = [(await world.client.submit("echo", {"number": number})).id for number in range(3)]
+        stream = world.stream()
+        session = (await stream.hello()).session
+        held = (await stream.take(2)).jobs
+        await stream.say(received=1)
+        never = (await stream.take(1, received=1)).jobs
+        assert [never[0].id] == ids[2:]
+        stream.cut()
+        await world.until(ids[2], JobState.PENDING)  # it was not acknowledged
+        assert (await world.client.get(ids[2])).attempts[-1].outcome == "RELEASED"
+        again = world.stream()
+        welcome = await again.hello(
+            session=session, holding=[*tokens(*held), pb.HeldJob(id=ids[2], token=never[0].token)]
+        )
+        assert (welcome.session, welcome.resumed) == (session, True)
+        (stop,) = (await again.hear("stops")).stops.stops
+        assert (stop.id, stop.reason) == (ids[2], pb.JobStop.LOST)
+        assert await again.report(*(success(job, result_json="1") for job in held)) == [pb.JobAnswer.ACCEPTED] * 2
+        await again.goodbye()
+
+
+async def test_jobs_that_a_continued_session_does_not_hold_go_back():
+    async with a_world() as world:
+        job = await world.client.submit("echo")
+        stream = world.stream()
+        session = (await stream.hello()).session
+        await stream.take(1)
+        await stream.say(
+            beat=1,
+        )
+        await stream.hear("beat")
+        again = world.stream()
+        assert (await again.hello(session=session)).resumed
+        assert (await stream.end())[0] is grpc.StatusCode.ABORTED, "one stream at a time"
+        await world.until(job.id, JobState.PENDING)
+        await again.goodbye()
+
+
+async def test_a_cancelled_job_is_told_to_its_worker():
+    async with a_world() as world:
+        job = await world.client.submit("waits")
+        stream = world.stream()
+        await stream.hello()
+        (taken,) = (await stream.take(1, types=("waits",))).jobs
+        await job.cancel()
+        (stop,) = (await stream.hear("stops")).stops.stops
+        assert (stop.id, stop.token, stop.reason) == (taken.id, taken.token, pb.JobStop.CANCELLED)
+        report = pb.JobReport(id=taken.id, token=taken.token, cancelled=pb.JobCancelled())
+        assert await stream.report(report) == [pb.JobAnswer.ACCEPTED]
+        assert await world.state(job.id) is JobState.CANCELLED
+
+
+async def test_a_silent_worker_loses_its_jobs_and_is_told():
+    async with a_world(lease=1.0) as world:
+        job = await world.client.submit("echo")
+        stream = world.stream()
+        await stream.hello()
+        (taken,) = (await stream.take(1)).jobs
+        stop = (await stream.hear("stops")).stops.stops[0]
+        assert (stop.id, stop.reason) == (job.id, pb.JobStop.LOST)
+        assert await stream.report(success(taken, result_json="1")) == [pb.JobAnswer.LOST]
+        assert (await world.client.get(job.id)).attempts[0].outcome == "LOST"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"beat": 1}, "hello"),
+        ({"hello": pb.WorkerHello(worker="")}, "hello.worker"),
+        ({"hello": pb.WorkerHello(worker="w", types=[pb.JobType(name="9")])}, "hello.types[0].name"),
+        ({"hello": pb.WorkerHello(worker="w", queues=["-"])}, "hello.queues[0]"),
+    ],
+)
+async def test_what_breaks_a_rule_ends_the_stream_with_its_name(message, field):
+    async with a_world() as world:
+        stream = world.stream()
+        await stream.say(**message)
+        code, details = await stream.end()
+        assert (code, details.partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+async def test_a_draining_server_sends_its_workers_away():
+    async with a_world() as world:
+        stream = world.stream()
+        await stream.hello()
+        stopping = asyncio.ensure_future(world.server.stop(1))
+        code, _ = await stream.end()
+        assert code is grpc.StatusCode.UNAVAILABLE
+        await stopping
+
+
+async def test_unary_calls_make_a_worker():
+    async with a_world() as world:
+        kinds = [pb.JobType(name="echo"), pb.JobType(name="waits")]
+        empty = await world.stub.LeaseJobs(pb.LeaseJobsRequest(worker="sh", types=kinds))
+        assert (list(empty.jobs), empty.lease_duration.seconds) == ([], 30)
+        lease = pb.LeaseJobsRequest(worker="sh", session=empty.session, types=kinds, max_jobs=10)
+        lease.wait.FromSeconds(10)
+        waiting = asyncio.ensure_future(world.stub.LeaseJobs(lease))
+        await asyncio.sleep(0)
+        first = await world.client.submit("echo", {"number": 4})
+        got = await asyncio.wait_for(waiting, PATIENCE)
+        assert (got.session, [job.id for job in got.jobs]) == (empty.session, [first.id])
+        assert dict(got.jobs[0].payload) == {"number": 4}
+        second = await world.client.submit("waits")
+        (other,) = (await world.stub.LeaseJobs(lease)).jobs
+        await second.cancel()
+        beat = await world.stub.Heartbeat(
+            pb.HeartbeatRequest(
+                session=empty.session,
+                holding=tokens(got.jobs[0], other),
+                updates=[pb.JobUpdate(id=first.id, token=got.jobs[0].token, progress=pb.Progress(current=1))],
+            )
+        )
+        assert [(stop.id, stop.reason) for stop in beat.stops] == [(second.id, pb.JobStop.CANCELLED)]
+        assert [answer.status for answer in beat.answers] == [pb.JobAnswer.ACCEPTED]
+        done = pb.FinishJobsRequest(
+            session=empty.session, reports=[success(got.jobs[0]), success(other, result_json="[")]
+        )
+        answers = (await world.stub.FinishJobs(done)).answers
+        assert [answer.status for answer in answers] == [pb.JobAnswer.ACCEPTED, pb.JobAnswer.REFUSED]
+        assert await world.state(first.id) is JobState.SUCCESS
+        await world.stub.Heartbeat(pb.HeartbeatRequest(session=empty.session, goodbye=True))
+        assert await world.state(second.id) is JobState.CANCELLED
+        for request, call in (
+            (lease, world.stub.LeaseJobs),
+            (pb.HeartbeatRequest(session=empty.session), world.stub.Heartbeat),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(request)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_caller_that_leaves_while_it_waits_takes_nothing_along():
+    async with a_world() as world:
+        lease = pb.LeaseJobsRequest(worker="sh", types=[pb.JobType(name="echo")])
+        lease.wait.FromSeconds(30)
+        for _ in range(5):
+            waiting = world.stub.LeaseJobs(lease)
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+        job = await world.client.submit("echo")
+        began = time.monotonic()
+        stream = world.stream()
+        await stream.hello()
+        assert [one.id for one in (await stream.take(1)).jobs] == [job.id]
+        assert time.monotonic() - began < PATIENCE
