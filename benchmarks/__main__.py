@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from . import machine
 from .bench import FULL, NORMAL, QUICK, Bench
 from .clients import Clients
-from .report import Row, as_json, show
+from .report import Row, as_json, default_path, show, write
 from .sections import SECTIONS
 
 _MOST_CLIENTS = 4
@@ -51,8 +50,7 @@ def main() -> int:
         )
     environment = machine.describe()
     show(rows, environment, notes)
-    if arguments.json:
-        _write(arguments.json, as_json(rows, environment, {**asdict(plan), "sections": arguments.sections}, notes))
+    write(arguments.json, as_json(rows, environment, {**asdict(plan), "sections": arguments.sections}, notes))
     return 1 if failed else 0
 
 
@@ -65,17 +63,11 @@ def _arguments() -> argparse.Namespace:
         "--json",
         type=Path,
         metavar="FILE",
-        default=Path(__file__).parent / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json",
+        default=default_path(),
         help="where the figures go as JSON (benchmarks/results/…)",
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", choices=[*SECTIONS, []], help=", ".join(SECTIONS))
     return parser.parse_args()
-
-
-def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

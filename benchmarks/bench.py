@@ -51,9 +51,9 @@ class Bench:
         self.saturated: list[str] = []
         """Measurements in which a client had no CPU time left: the servers could have done more."""
 
-    def atlas(self, *options: str) -> Atlas:
+    def atlas(self) -> Atlas:
         """A fresh Atlas."""
-        return Atlas(self._server_cpus, *options)
+        return Atlas(self._server_cpus)
 
     def echo(self) -> Echo:
         """A fresh echo server."""
@@ -95,24 +95,37 @@ class Bench:
         rounds: int | None = None,
     ) -> Row:
         """Rounds of both by turns, the first one alternating; a row of their rates with latencies and CPU costs."""
-        answers: dict[str, list[Answer]] = {"atlas": [], "baseline": []}
-        for number in range(rounds or self.plan.rounds):
-            order = [("atlas", atlas), ("baseline", baseline)]
-            for side, measure in order if number % 2 else reversed(order):
-                answers[side].append(measure())
+        answers = interleave({"baseline": baseline, "atlas": atlas}, rounds or self.plan.rounds)
         if self.plan.rounds > 1 and max(answer["client_cpu"] for answer in answers["baseline"]) > 0.97:
             self.saturated.append(name)
-        ours, theirs = (_figures(unit, scale, answers[side]) for side in ("atlas", "baseline"))
-        row = Row(section, name, ours.pop("rate"), theirs.pop("rate"), more=ours, baseline_more=theirs)
-        return row.compare()
+        return row_of(section, name, unit, answers["atlas"], answers["baseline"], scale=scale)
 
 
-def _figures(unit: str, scale: float, answers: list[Answer]) -> dict[str, Figure]:
-    figures = {"rate": Figure(unit, [answer["rate"] * scale for answer in answers])}
+def interleave(sides: dict[str, Callable[[], Answer]], rounds: int) -> dict[str, list[Answer]]:
+    """Measures all sides in each round, every other time in the opposite order."""
+    answers: dict[str, list[Answer]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in reversed(sides) if number % 2 else sides:
+            answers[name].append(sides[name]())
+    return answers
+
+
+def row_of(
+    section: str, name: str, unit: str, atlas: list[Answer], baseline: list[Answer], *, scale: float = 1.0
+) -> Row:
+    """A row of the rates of paired rounds, with latencies and CPU costs. There may be no baseline."""
+    ours, theirs = figures(unit, scale, atlas), figures(unit, scale, baseline) if baseline else {}
+    row = Row(section, name, ours.pop("rate"), theirs.pop("rate", None), more=ours, baseline_more=theirs)
+    return row.compare()
+
+
+def figures(unit: str, scale: float, answers: list[Answer]) -> dict[str, Figure]:
+    """The rates, and where they were measured latencies in ms and CPU in µs."""
+    found = {"rate": Figure(unit, [answer["rate"] * scale for answer in answers])}
     timed = [answer["latencies"] for answer in answers if answer["latencies"]]
     for name, share in (("p50", 0.50), ("p99", 0.99)) if timed else ():
-        figures[name] = Figure("ms", [percentile(latencies, share) / 1000 for latencies in timed])
+        found[name] = Figure("ms", [percentile(latencies, share) / 1000 for latencies in timed])
     costs = [answer["server_cpu"] * 1e6 / (answer["rate"] * scale) for answer in answers if answer["rate"]]
     if any(costs):
-        figures["CPU"] = Figure("µs", costs)
-    return figures
+        found["CPU"] = Figure("µs", costs)
+    return found

@@ -11,8 +11,10 @@ import base64
 import json
 import random
 import sys
+import tempfile
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,9 +22,10 @@ import grpc.aio
 
 from atlas_grpc import pb
 
-from . import wire
+from . import machine, wire
 from .loops import run
 from .meter import Meter
+from .stores.plain import Plain
 from .watching import Watching
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ SOURCES: dict[str, Callable[..., Iterator[bytes]]] = {
 _FILL_LANES = 4
 
 
-class Client(Watching):
+class Client(Watching, Plain):
     """The commands. Each is a coroutine that answers what JSON can hold."""
 
     async def unary(
@@ -82,16 +85,16 @@ class Client(Watching):
         await asyncio.gather(meter.run(), lane())
         return meter.answer(len(latencies), seconds, latencies)
 
-    async def fill(self, target: str, kind: str, jobs: int, batch: int, sample: int) -> Answer:
+    async def fill(self, target: str, kind: str, jobs: int, batch: int, sample: int, priority: int = 0) -> Answer:
         """Submits so many jobs. Answers the seconds that took, the ids of `sample` of them and that of the last."""
         call = self.unary_call(target, wire.SUBMIT_MANY)
         sizes = iter([batch] * (jobs // batch) + [jobs % batch] * bool(jobs % batch))
-        whole = wire.batches(kind, batch)
+        whole = wire.batches(kind, batch, priority)
         answers: list[bytes] = []
 
         async def lane() -> None:
             for size in sizes:
-                body = next(whole) if size == batch else next(wire.batches(kind, size))
+                body = next(whole) if size == batch else next(wire.batches(kind, size, priority))
                 answers.append(await call(body))
 
         start = time.perf_counter()
@@ -112,27 +115,37 @@ class Client(Watching):
         bodies = {"SubmitJob": one, "SubmitJobs": many, "GetJob": got, "WatchJob": event}
         return {name: base64.b64encode(body).decode() for name, body in bodies.items()}
 
-    async def drain(self, target: str, jobs: int, slots: int, hold_ms: int) -> Answer:
-        """Queues no-op jobs while other jobs hold every slot, then lets them run.
+    async def drain(
+        self, target: str, pids: dict[str, int], jobs: int, slots: int, batch: int = 500, priority: int = 0
+    ) -> Answer:
+        """Queues no-op jobs while gates hold every slot, then lets them run.
 
         Answers the seconds from the first start to the last end by the server's stamps, and to the moment that a client
-        knew; `late` when the slots were free before all jobs were queued.
+        knew; the CPU seconds that each of `pids` used meanwhile; and how many jobs were claimed at a time.
         """
-        hold = pb.SubmitJobRequest(type="sleep_ms", priority=100)
-        hold.payload["ms"] = hold_ms
-        free_at = time.time() + hold_ms / 1000
-        await self.unary_call(target, wire.SUBMIT_MANY)(
-            pb.SubmitJobsRequest(requests=[hold] * slots).SerializeToString()
-        )
-        filled = await self.fill(target, "noop", jobs, 500, 0)
-        late = time.time() > free_at
-        last = pb.GetJobRequest(id=filled["last"])
-        last.wait.FromSeconds(300)
-        await self.unary_call(target, wire.GET)(last.SerializeToString())
-        known = time.time()
+        with tempfile.TemporaryDirectory(prefix="atlas-bench-") as folder:
+            gate = Path(folder, "open")
+            hold = pb.SubmitJobRequest(type="gate", priority=100)
+            hold.payload["path"] = str(gate)
+            await self.unary_call(target, wire.SUBMIT_MANY)(
+                pb.SubmitJobsRequest(requests=[hold] * slots).SerializeToString()
+            )
+            filled = await self.fill(target, "noop", jobs, batch, 0, priority=priority)
+            before = {name: machine.tree_cpu_seconds(pid) for name, pid in pids.items()}
+            gate.touch()  # noqa: ASYNC240 - it is quick
+            last = pb.GetJobRequest(id=filled["last"])
+            last.wait.FromSeconds(300)
+            await self.unary_call(target, wire.GET)(last.SerializeToString())
+            known = time.time()
+            after = {name: machine.tree_cpu_seconds(pid) for name, pid in pids.items()}
         spans = await self._spans(target, jobs)
         start, end = min(span[0] for span in spans), max(span[1] for span in spans)
-        return {"late": late, "seconds": end - start, "known": max(known, end) - start}
+        return {
+            "seconds": end - start,
+            "known": max(known, end) - start,
+            "cpu": {name: after[name] - before[name] for name in pids},
+            "claimed": jobs / len({span[0] for span in spans}),
+        }
 
     async def _spans(self, target: str, jobs: int) -> list[tuple[float, float]]:
         """Start and end of the newest no-op jobs; waits until so many have succeeded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from statistics import fmean
@@ -25,6 +26,7 @@ class ClientProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.client"],
             cwd=ROOT,
+            env=os.environ | {"GRPC_VERBOSITY": "none"},  # it tells of each server that ends
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

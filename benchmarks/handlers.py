@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from atlas_grpc import handler
 from atlas_grpc.errors import GiveBack
@@ -24,9 +25,11 @@ async def order(customer: str, items: list[int], total: float, paid: bool, note:
 
 
 @handler
-async def sleep_ms(ms: int) -> None:
-    """Keeps a slot for so long."""
-    await asyncio.sleep(ms / 1000)
+async def gate(path: str) -> None:
+    """Keeps a slot until there is a file of that name. All that wait for the same one go on in the same instant."""
+    if path not in _opened:
+        _opened[path] = asyncio.ensure_future(_exists(Path(path)))
+    await asyncio.shield(_opened[path])
 
 
 @handler
@@ -35,3 +38,11 @@ async def bounce(pause_ms: float) -> None:
     if pause_ms:
         await asyncio.sleep(pause_ms / 1000)
     raise GiveBack
+
+
+_opened: dict[str, asyncio.Future[None]] = {}
+
+
+async def _exists(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC240, ASYNC110 - a stat is quick, and the other side is another process
+        await asyncio.sleep(0.01)

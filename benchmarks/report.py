@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +113,18 @@ def as_json(
         "rows": [asdict(row) for row in rows],
         "notes": list(notes),
     }
+
+
+def default_path(prefix: str = "") -> Path:
+    """Where the figures of a run go unless it is told otherwise."""
+    return Path(__file__).parent / "results" / f"{prefix}{'-' * bool(prefix)}{time.strftime('%Y%m%d-%H%M%S')}.json"
+
+
+def write(path: Path, content: object) -> None:
+    """Keeps the figures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _cells(row: Row) -> list[str]:

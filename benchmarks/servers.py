@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from atlas_grpc.config import Settings
+
 from . import machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
-HANDLERS = Path(__file__).with_name("handlers.py")
-SLOTS = 512
+SLOTS = Settings().slots
 _START_TIMEOUT = 60.0
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ATLAS_")} | {
     "PYTHONPATH": str(ROOT)
@@ -90,15 +91,17 @@ class Echo(Server):
 
 
 class Atlas(Server):
-    """`atlas serve` with the benchmark's handlers and a store in memory."""
+    """`atlas serve` with handlers of the benchmark and a store, in memory if it is not named."""
 
-    def __init__(self, cpus: list[int], *options: str) -> None:
+    def __init__(
+        self, cpus: list[int], *options: str, store: str = "memory://", handlers: str = "benchmarks.handlers"
+    ) -> None:
         port = _free_port()
         command = [
-            *("-m", "atlas_grpc.cli", "serve", "--store", "memory://", "--handlers", str(HANDLERS)),
+            *("-m", "atlas_grpc.cli", "serve", "--store", store, "--handlers", handlers),
             *("--config", os.devnull, "--grpc-address", f"127.0.0.1:{port}", "--http-address", "off"),
             *("--slots", str(SLOTS), "--max-pending-jobs", "10000000", "--max-finished-jobs", "10000000"),
-            *("--max-store-bytes", "64GiB", "--log-level", "warning", *options),
+            *("--max-store-bytes", "64GiB", "--drain-timeout", "0s", "--log-level", "warning", *options),
         ]
         super().__init__("Atlas", command, cpus)
         self.target = f"127.0.0.1:{port}"

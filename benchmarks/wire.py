@@ -29,11 +29,12 @@ _ID_FIELD = bytes((14 << 3 | 2, _ID_LENGTH))
 """The head of `request_id`, field 14 of SubmitJobRequest."""
 
 
-def submit(kind: str) -> pb.SubmitJobRequest:
-    """A job: `noop` runs at once, `later` never does within the run, `order` never does and has a payload."""
-    if kind == "noop":
-        return pb.SubmitJobRequest(type="noop")
-    request = pb.SubmitJobRequest(type="order" if kind == "order" else "noop")
+def submit(kind: str, priority: int = 0) -> pb.SubmitJobRequest:
+    """A job: `noop` runs at once, `behind` waits for one of its type that never ends (see stores/handlers.py), `later`
+    does not start within the run, nor does `order`, which has a payload."""
+    if kind in ("noop", "behind"):
+        return pb.SubmitJobRequest(type=kind, priority=priority)
+    request = pb.SubmitJobRequest(type="order" if kind == "order" else "noop", priority=priority)
     request.start_delay.FromSeconds(_LATER)
     if kind == "order":
         request.payload.update(
@@ -48,9 +49,9 @@ def submits(kind: str) -> Iterator[bytes]:
     return (template + request_id for request_id in _request_ids())
 
 
-def batches(kind: str, size: int) -> Iterator[bytes]:
+def batches(kind: str, size: int, priority: int = 0) -> Iterator[bytes]:
     """SubmitJobs requests of so many jobs."""
-    item = _item(kind)
+    item = _item(kind, priority)
     ids = _request_ids()
     while True:
         yield b"".join([item + request_id for request_id in itertools.islice(ids, size)])
@@ -67,9 +68,9 @@ def gets(ids: Sequence[str]) -> Iterator[bytes]:
     return itertools.cycle([pb.GetJobRequest(id=job_id).SerializeToString() for job_id in ids])
 
 
-def _item(kind: str) -> bytes:
+def _item(kind: str, priority: int = 0) -> bytes:
     """A SubmitJobRequest as field 1 of another message, up to its request id."""
-    template = submit(kind).SerializeToString() + _ID_FIELD
+    template = submit(kind, priority).SerializeToString() + _ID_FIELD
     return b"\x0a" + _varint(len(template) + _ID_LENGTH) + template
 
 

@@ -105,6 +105,15 @@ class PostgresServer:
             config.write(_CONFIGURATION.format(fsync="on" if fsync else "off"))
             config.write(f"port = {self.port}\nunix_socket_directories = '{folder}'\n")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def version(self) -> str:
+        told = subprocess.run([self._bin / "postgres", "--version"], capture_output=True, text=True, check=True)
+        return told.stdout.strip().replace(" (PostgreSQL)", "").replace("postgres", "PostgreSQL")
+
     def url(self, database: str = "postgres", *, port: int | None = None, user: str = "atlas") -> str:
         return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}"
 

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.stores`: measures Atlas on each store, beside the store's engine by itself, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import machine
+from benchmarks.clients import Clients
+from benchmarks.report import as_json, default_path, show, write
+
+from . import engines
+from .plan import NORMAL, QUICK
+from .sections import SECTIONS, StoreBench
+
+if TYPE_CHECKING:
+    from benchmarks.report import Row
+
+
+def main() -> int:
+    """The program. Ends with 1 only when something could not be measured, whatever the figures are."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
+    plan = QUICK if arguments.quick else NORMAL
+    given = {name: value for name in ("rounds", "jobs", "behind") if (value := getattr(arguments, name))}
+    if "jobs" in given:
+        given["queued"] = given.pop("jobs")
+    plan = replace(plan, **given)
+    cpus = machine.cores()
+    notes = [
+        "server, engine and client share the CPUs, as nothing is pinned",
+        f"a flush of the disk takes {engines.flush_ms():.2f} ms in the median",
+    ]
+    rows: list[Row] = []
+    failed = False
+    with Clients([cpus]) as clients:
+        for name in arguments.stores:
+            try:
+                with engines.running(name) as engine:
+                    notes.append(f"{name}: {engine.settings}")
+                    bench = StoreBench(plan, clients, cpus, engine)
+                    for section in arguments.sections or SECTIONS:
+                        rows += SECTIONS[section](bench)
+            except RuntimeError as error:
+                failed = True
+                notes.append(f"FAILED {name}: {error}")
+    environment = machine.describe()
+    show(rows, environment, notes)
+    settings = {**asdict(plan), "stores": arguments.stores, "sections": arguments.sections}
+    write(arguments.json, as_json(rows, environment, settings, notes))
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stores", description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a smoke run; its figures mean nothing")
+    size.add_argument("--full", action="store_true", help="with 1,000,000 jobs behind")
+    parser.add_argument(
+        "--stores", type=_names, metavar="A,B", default=list(engines.NAMES), help=", ".join(engines.NAMES)
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each figure is measured")
+    parser.add_argument("--jobs", type=int, metavar="N", help="how many are drained")
+    parser.add_argument("--behind", type=int, metavar="N", help="how many are behind")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        default=default_path("stores"),
+        help="where the figures go as JSON (benchmarks/results/…)",
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", choices=[*SECTIONS, []], help=", ".join(SECTIONS))
+    return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := set(names) - set(engines.NAMES):
+        raise argparse.ArgumentTypeError(f"there is no store {', '.join(sorted(unknown))}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())
