@@ -120,12 +120,13 @@ def row_of(
 
 
 def figures(unit: str, scale: float, answers: list[Answer]) -> dict[str, Figure]:
-    """The rates, and where they were measured latencies in ms and CPU in µs."""
+    """The rates, and where they were measured latencies in ms and CPU in µs for one of what is counted."""
     found = {"rate": Figure(unit, [answer["rate"] * scale for answer in answers])}
     timed = [answer["latencies"] for answer in answers if answer["latencies"]]
     for name, share in (("p50", 0.50), ("p99", 0.99)) if timed else ():
         found[name] = Figure("ms", [percentile(latencies, share) / 1000 for latencies in timed])
-    costs = [answer["server_cpu"] * 1e6 / (answer["rate"] * scale) for answer in answers if answer["rate"]]
-    if any(costs):
-        found["CPU"] = Figure("µs", costs)
+    for name, key in (("CPU", "server_cpu"), ("engine's CPU", "engine_cpu")):
+        costs = [answer[key] * 1e6 / (answer["rate"] * scale) for answer in answers if answer["rate"]]
+        if any(costs):
+            found[name] = Figure("µs", costs)
     return found

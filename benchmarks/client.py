@@ -22,9 +22,9 @@ import grpc.aio
 
 from atlas_grpc import pb
 
-from . import machine, wire
+from . import wire
 from .loops import run
-from .meter import Meter
+from .meter import Meter, Usage
 from .stores.plain import Plain
 from .watching import Watching
 
@@ -45,13 +45,21 @@ class Client(Watching, Plain):
     """The commands. Each is a coroutine that answers what JSON can hold."""
 
     async def unary(
-        self, target: str, pid: int, method: str, source: list[Any], in_flight: int, seconds: float, warmup: float
+        self,
+        target: str,
+        pid: int,
+        method: str,
+        source: list[Any],
+        in_flight: int,
+        seconds: float,
+        warmup: float,
+        engine: int = 0,
     ) -> Answer:
         """Calls as fast as the answers come, `in_flight` at a time. `source` names the requests and their arguments."""
         call = self.unary_call(target, method)
         bodies = SOURCES[source[0]](*source[1:])
         latencies: list[int] = []
-        meter = Meter(pid, warmup, seconds)
+        meter = Meter(pid, warmup, seconds, engine)
 
         async def lane() -> None:
             clock, begin, stop = time.perf_counter, meter.begin, meter.stop
@@ -66,12 +74,12 @@ class Client(Watching, Plain):
         await asyncio.gather(meter.run(), *(lane() for _ in range(in_flight)))
         return meter.answer(len(latencies), seconds, latencies)
 
-    async def run_jobs(self, target: str, pid: int, seconds: float, warmup: float) -> Answer:
+    async def run_jobs(self, target: str, pid: int, seconds: float, warmup: float, engine: int = 0) -> Answer:
         """RunJob of a no-op job, one after the other, each read to its end."""
         call = self.stream_call(target, wire.RUN)
         bodies = wire.runs("noop")
         latencies: list[int] = []
-        meter = Meter(pid, warmup, seconds)
+        meter = Meter(pid, warmup, seconds, engine)
 
         async def lane() -> None:
             while (start := time.perf_counter()) < meter.stop:
@@ -116,42 +124,54 @@ class Client(Watching, Plain):
         return {name: base64.b64encode(body).decode() for name, body in bodies.items()}
 
     async def drain(
-        self, target: str, pids: dict[str, int], jobs: int, slots: int, batch: int = 500, priority: int = 0
+        self,
+        target: str,
+        jobs: int,
+        slots: int,
+        batch: int = 500,
+        kind: str = "noop",
+        path: str = "",
+        pid: int = 0,
+        engine: int = 0,
     ) -> Answer:
-        """Queues no-op jobs while gates hold every slot, then lets them run.
+        """Queues jobs that do nothing while gates hold every slot, then lets them run. `path`: gates already there.
 
         Answers the seconds from the first start to the last end by the server's stamps, and to the moment that a client
-        knew; the CPU seconds that each of `pids` used meanwhile; and how many jobs were claimed at a time.
+        knew; the shares of a CPU that were used meanwhile; and how many jobs were claimed at a time.
         """
         with tempfile.TemporaryDirectory(prefix="atlas-bench-") as folder:
-            gate = Path(folder, "open")
-            hold = pb.SubmitJobRequest(type="gate", priority=100)
-            hold.payload["path"] = str(gate)
-            await self.unary_call(target, wire.SUBMIT_MANY)(
-                pb.SubmitJobsRequest(requests=[hold] * slots).SerializeToString()
-            )
-            filled = await self.fill(target, "noop", jobs, batch, 0, priority=priority)
-            before = {name: machine.tree_cpu_seconds(pid) for name, pid in pids.items()}
+            gate = Path(path or f"{folder}/open")
+            if not path:
+                await self.hold(target, slots, str(gate))
+            filled = await self.fill(target, kind, jobs, batch, 0)
+            usage = Usage(pid, engine)
             gate.touch()  # noqa: ASYNC240 - it is quick
             last = pb.GetJobRequest(id=filled["last"])
             last.wait.FromSeconds(300)
             await self.unary_call(target, wire.GET)(last.SerializeToString())
-            known = time.time()
-            after = {name: machine.tree_cpu_seconds(pid) for name, pid in pids.items()}
-        spans = await self._spans(target, jobs)
+            known, shares = time.time(), usage.shares()
+        spans = await self._spans(target, kind, jobs)
         start, end = min(span[0] for span in spans), max(span[1] for span in spans)
         return {
             "seconds": end - start,
             "known": max(known, end) - start,
-            "cpu": {name: after[name] - before[name] for name in pids},
             "claimed": jobs / len({span[0] for span in spans}),
+            **shares,
         }
 
-    async def _spans(self, target: str, jobs: int) -> list[tuple[float, float]]:
-        """Start and end of the newest no-op jobs; waits until so many have succeeded."""
+    async def hold(self, target: str, slots: int, path: str) -> Answer:
+        """Queues gates before all other jobs; they hold their slots until there is a file of that name."""
+        gate = pb.SubmitJobRequest(type="gate", priority=100)
+        gate.payload["path"] = path
+        request = pb.SubmitJobsRequest(requests=[gate] * slots)
+        await self.unary_call(target, wire.SUBMIT_MANY)(request.SerializeToString())
+        return {}
+
+    async def _spans(self, target: str, kind: str, jobs: int) -> list[tuple[float, float]]:
+        """Start and end of the newest jobs of a type; waits until so many have succeeded."""
         call = self.unary_call(target, wire.LIST)
         query = pb.ListJobsRequest(page_size=1000)
-        query.filter.types.append("noop")
+        query.filter.types.append(kind)
         query.filter.states.append(pb.Job.SUCCESS)
         while True:
             found: list[tuple[float, float]] = []

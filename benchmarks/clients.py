@@ -91,5 +91,6 @@ class Clients:
             "rate": sum(answer["rate"] for answer in answers),
             "latencies": [value for answer in answers for value in answer["latencies"]],
             "server_cpu": fmean(answer["server_cpu"] for answer in answers),
+            "engine_cpu": fmean(answer["engine_cpu"] for answer in answers),
             "client_cpu": max(answer["client_cpu"] for answer in answers),
         }

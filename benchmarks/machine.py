@@ -31,23 +31,15 @@ def pin(pid: int, cpus: list[int]) -> bool:
     return True
 
 
-def cpu_seconds(pid: int) -> float | None:
-    """The CPU time that the threads of a process have used."""
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process and its living children have used; 0 where the system does not tell."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def tree_cpu_seconds(pid: int) -> float:
-    """The same with its children, as PostgreSQL has one for each connection; 0 where the system does not tell."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
         children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
+    except (OSError, ValueError, IndexError):
         return 0.0
-    return (cpu_seconds(pid) or 0.0) + sum(map(tree_cpu_seconds, children))
+    return used + sum(map(cpu_seconds, children))
 
 
 def rss_bytes(pid: int) -> int | None:

@@ -65,11 +65,11 @@ class Row:
 
     def promote(self, name: str) -> Row:
         """Compares by one of the further figures, and shows the rates among those."""
-        if name in self.more and name in self.baseline_more:
+        if name in self.more and (name in self.baseline_more or self.baseline is None):
             for further, rate in ((self.more, self.atlas), (self.baseline_more, self.baseline)):
                 if rate:
                     further["rate"] = rate
-            self.atlas, self.baseline = self.more.pop(name), self.baseline_more.pop(name)
+            self.atlas, self.baseline = self.more.pop(name), self.baseline_more.pop(name, None)
         return self.compare()
 
     def aim(self, target: str, reached: bool) -> Row:

@@ -116,7 +116,7 @@ def _drains(bench: Bench, atlas: Server, rounds: int) -> tuple[Figure, Figure]:
     stamps, clients = Figure("jobs/s"), Figure("jobs/s")
     jobs = bench.plan.queued
     for _ in range(rounds):
-        answer = bench.clients.call("drain", target=atlas.target, pids={}, jobs=jobs, slots=SLOTS)
+        answer = bench.clients.call("drain", target=atlas.target, jobs=jobs, slots=SLOTS)
         stamps.values.append(jobs / answer["seconds"])
         clients.values.append(jobs / answer["known"])
     return stamps, clients

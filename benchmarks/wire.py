@@ -43,9 +43,9 @@ def submit(kind: str, priority: int = 0) -> pb.SubmitJobRequest:
     return request
 
 
-def submits(kind: str) -> Iterator[bytes]:
+def submits(kind: str, priority: int = 0) -> Iterator[bytes]:
     """SubmitJob requests, each with a request id of its own, as a good client library sends one."""
-    template = submit(kind).SerializeToString() + _ID_FIELD
+    template = submit(kind, priority).SerializeToString() + _ID_FIELD
     return (template + request_id for request_id in _request_ids())
 
 

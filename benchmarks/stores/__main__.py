@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,13 @@ from benchmarks.clients import Clients
 from benchmarks.report import as_json, default_path, show, write
 
 from . import engines
+from .bench import StoreBench
 from .plan import NORMAL, QUICK
-from .sections import SECTIONS, StoreBench
+from .sections import SECTIONS, USUAL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks.report import Row
 
 
@@ -35,24 +39,31 @@ def main() -> int:
         "server, engine and client share the CPUs, as nothing is pinned",
         f"a flush of the disk takes {engines.flush_ms():.2f} ms in the median",
     ]
+    sections = arguments.sections or (SECTIONS if arguments.full or arguments.quick else USUAL)
     rows: list[Row] = []
-    failed = False
+    failures: list[str] = []
+
+    @contextmanager
+    def measured(what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            failures.append(f"FAILED {what}: {error}")
+
     with Clients([cpus]) as clients:
         for name in arguments.stores:
-            try:
-                with engines.running(name) as engine:
-                    notes.append(f"{name}: {engine.settings}")
-                    bench = StoreBench(plan, clients, cpus, engine)
-                    for section in arguments.sections or SECTIONS:
+            with measured(name), engines.running(name) as engine:
+                notes.append(f"{name}: {engine.settings}")
+                bench = StoreBench(plan, clients, cpus, engine)
+                for section in sections:
+                    with measured(f"{name} {section}"):
                         rows += SECTIONS[section](bench)
-            except RuntimeError as error:
-                failed = True
-                notes.append(f"FAILED {name}: {error}")
+    notes += failures
     environment = machine.describe()
     show(rows, environment, notes)
-    settings = {**asdict(plan), "stores": arguments.stores, "sections": arguments.sections}
+    settings = {**asdict(plan), "stores": arguments.stores, "sections": list(sections)}
     write(arguments.json, as_json(rows, environment, settings, notes))
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 def _arguments() -> argparse.Namespace:

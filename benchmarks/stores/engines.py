@@ -87,7 +87,7 @@ def _postgresql(stack: ExitStack) -> Engine:
     server = stack.enter_context(postgres.running(fsync=True))
     return Engine(
         "postgresql",
-        lambda number: f"{server.url()}?schema=bench_{number}",
+        lambda number: f"{server.url()}?schema=bench_{number}&timeout=60",  # a slow disk is slow, no failure
         f"{server.version()}, fsync=on, synchronous_commit=on, shared_buffers=128MB, max_wal_size=4GB, over TCP",
         pid=server.pid,
         plain="postgresql",

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks import wire
-from benchmarks.meter import Meter
+from benchmarks.meter import Meter, Usage
 
 from .queues import QUEUES
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """Commands of the client process. `kind` and `address` name an engine, `lanes` is how many connections are used."""
+    """Commands of the client process. `kind`, `address` and the process `engine` name an engine, `lanes` is how many
+    connections are used. This process does what the server of Atlas would, so its CPU counts as the server's."""
 
     async def plain_enqueue(
-        self, kind: str, address: str, lanes: int, batch: int, seconds: float, warmup: float
+        self, kind: str, address: str, engine: int, lanes: int, batch: int, seconds: float, warmup: float
     ) -> Answer:
         """Transactions of `batch` new jobs, as fast as the answers come; counted and timed by transaction."""
         async with _opened(kind, address, lanes) as queue:
@@ -35,9 +36,9 @@ class Plain:
             async def step(lane: int) -> None:
                 await queue.insert(lane, list(itertools.islice(bodies, batch)))
 
-            return await _timed(step, lanes, seconds, warmup)
+            return await _timed(step, lanes, Meter(os.getpid(), warmup, seconds, engine))
 
-    async def plain_drain(self, kind: str, address: str, lanes: int, jobs: int, batch: int) -> Answer:
+    async def plain_drain(self, kind: str, address: str, engine: int, lanes: int, jobs: int, batch: int) -> Answer:
         """Claims and finishes so many jobs that wait; answers the seconds that took."""
         async with _opened(kind, address, lanes) as queue:
             bodies = _bodies()
@@ -50,11 +51,11 @@ class Plain:
                 while ids := await queue.claim(lane, batch):
                     await queue.finish(lane, ids)
 
-            start = time.perf_counter()
+            usage = Usage(os.getpid(), engine)
             await asyncio.gather(*map(drain, range(lanes)))
-            return {"seconds": time.perf_counter() - start}
+            return {"seconds": time.perf_counter() - usage.start, **usage.shares()}
 
-    async def plain_latency(self, kind: str, address: str, seconds: float, warmup: float) -> Answer:
+    async def plain_latency(self, kind: str, address: str, engine: int, seconds: float, warmup: float) -> Answer:
         """One job after the other: stored, claimed, finished, in three transactions."""
         async with _opened(kind, address, 1) as queue:
             bodies = _bodies()
@@ -63,7 +64,7 @@ class Plain:
                 await queue.insert(lane, [next(bodies)])
                 await queue.finish(lane, await queue.claim(lane, 1))
 
-            return await _timed(step, 1, seconds, warmup)
+            return await _timed(step, 1, Meter(os.getpid(), warmup, seconds, engine))
 
 
 @asynccontextmanager
@@ -81,9 +82,8 @@ def _bodies() -> Iterator[Body]:
     return ((0, body) for body in wire.submits("noop"))
 
 
-async def _timed(step: Callable[[int], Awaitable[None]], lanes: int, seconds: float, warmup: float) -> Answer:
+async def _timed(step: Callable[[int], Awaitable[None]], lanes: int, meter: Meter) -> Answer:
     latencies: list[int] = []
-    meter = Meter(os.getpid(), warmup, seconds)
 
     async def lane(number: int) -> None:
         while (start := time.perf_counter()) < meter.stop:
@@ -95,5 +95,4 @@ async def _timed(step: Callable[[int], Awaitable[None]], lanes: int, seconds: fl
             await asyncio.sleep(0)
 
     await asyncio.gather(meter.run(), *map(lane, range(lanes)))
-    # The window counts, not when the meter woke. The engine's CPU is not measured here.
-    return {**meter.answer(len(latencies), seconds, latencies), "server_cpu": 0.0}
+    return meter.answer(len(latencies), meter.stop - meter.begin, latencies)
