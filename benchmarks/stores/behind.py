@@ -75,5 +75,5 @@ def _by_few(
     section = f"{bench.engine.name} with {bench.plan.behind:,} jobs behind; baseline: without"
     row = row_of(section, case.name, case.unit, answers["many behind"], answers["none behind"], scale=case.scale)
     if case.measure == bench.run_jobs:
-        return aims.ratio_at_most(row.promote("p50"), 1 / aims.BY_FEW)
+        return aims.ratio_at_most(row.promote("p50"), 1 / aims.BY_FEW, "ms")
     return aims.ratio_at_least(row, aims.BY_FEW)

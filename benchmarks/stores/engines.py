@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _FLUSHES = 200
+_PATIENCE = 60
+"""Seconds that a store waits for its engine: one that is slow gives a bad figure, not none."""
 _REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
 
 
@@ -87,7 +89,7 @@ def _postgresql(stack: ExitStack) -> Engine:
     server = stack.enter_context(postgres.running(fsync=True))
     return Engine(
         "postgresql",
-        lambda number: f"{server.url()}?schema=bench_{number}&timeout=60",  # a slow disk is slow, no failure
+        lambda number: f"{server.url()}?schema=bench_{number}&timeout={_PATIENCE}",
         f"{server.version()}, fsync=on, synchronous_commit=on, shared_buffers=128MB, max_wal_size=4GB, over TCP",
         pid=server.pid,
         plain="postgresql",
@@ -107,7 +109,7 @@ def _redis(kind: str) -> Callable[[ExitStack], Engine]:
         version = told.get(f"{kind}_version", told["redis_version"])
         return Engine(
             kind,
-            lambda number: server.url(f"bench{number}"),
+            lambda number: server.url(f"bench{number}", timeout=_PATIENCE),
             f"{kind.capitalize()} {version}, appendonly=yes, appendfsync=everysec, over a Unix socket",
             pid=server.pid,
             plain="redis",

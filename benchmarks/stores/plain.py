@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .queues import Body, Queue
 
 
+_FILL = 1000
+
+
 class Plain:
     """Commands of the client process. `kind`, `address` and the process `engine` name an engine, `lanes` is how many
     connections are used. This process does what the server of Atlas would, so its CPU counts as the server's."""
@@ -41,19 +44,24 @@ class Plain:
     async def plain_drain(self, kind: str, address: str, engine: int, lanes: int, jobs: int, batch: int) -> Answer:
         """Claims and finishes so many jobs that wait; answers the seconds that took."""
         async with _opened(kind, address, lanes) as queue:
-            bodies = _bodies()
-            while chunk := list(itertools.islice(bodies, min(jobs, 1000))):
+            bodies = itertools.islice(_bodies(), jobs)
+            while chunk := list(itertools.islice(bodies, _FILL)):
                 await queue.insert(0, chunk)
-                jobs -= len(chunk)
             await queue.settle()
+            finished = 0
 
             async def drain(lane: int) -> None:
+                nonlocal finished
                 while ids := await queue.claim(lane, batch):
                     await queue.finish(lane, ids)
+                    finished += len(ids)
 
             usage = Usage(os.getpid(), engine)
             await asyncio.gather(*map(drain, range(lanes)))
-            return {"seconds": time.perf_counter() - usage.start, **usage.shares()}
+            answer = {"seconds": time.perf_counter() - usage.start, **usage.shares()}
+            if finished != jobs:
+                raise RuntimeError(f"a plain queue of {jobs} jobs finished {finished}")
+            return answer
 
     async def plain_latency(self, kind: str, address: str, engine: int, seconds: float, warmup: float) -> Answer:
         """One job after the other: stored, claimed, finished, in three transactions."""
