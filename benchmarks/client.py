@@ -39,6 +39,7 @@ SOURCES: dict[str, Callable[..., Iterator[bytes]]] = {
     "gets": wire.gets,
 }
 _FILL_LANES = 4
+_GATES = 500
 
 
 class Client(Watching, Plain):
@@ -163,8 +164,10 @@ class Client(Watching, Plain):
         """Queues gates before all other jobs; they hold their slots until there is a file of that name."""
         gate = pb.SubmitJobRequest(type="gate", priority=100)
         gate.payload["path"] = path
-        request = pb.SubmitJobsRequest(requests=[gate] * slots)
-        await self.unary_call(target, wire.SUBMIT_MANY)(request.SerializeToString())
+        while slots > 0:
+            request = pb.SubmitJobsRequest(requests=[gate] * min(slots, _GATES))
+            await self.unary_call(target, wire.SUBMIT_MANY)(request.SerializeToString())
+            slots -= _GATES
         return {}
 
     async def _spans(self, target: str, kind: str, jobs: int) -> list[tuple[float, float]]:
