@@ -20,50 +20,67 @@ from .plan import NORMAL, QUICK
 from .sections import SECTIONS, USUAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from benchmarks.report import Row
+
+    from .plan import Plan
+
+
+class _Run:
+    """What was measured so far, and what could not be."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.notes = [
+            "server, engine and client share the CPUs, as nothing is pinned",
+            f"a flush of the disk takes {engines.flush_ms():.2f} ms in the median",
+        ]
+        self.failures: list[str] = []
+
+    @contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """A part of the run that may fail without ending it."""
+        try:
+            yield
+        except RuntimeError as error:
+            self.failures.append(f"FAILED {what}: {error}")
+
+    def measure(self, plan: Plan, stores: Sequence[str], sections: Sequence[str]) -> None:
+        """Goes through the stores, one after the other."""
+        cpus = machine.cores()
+        with Clients([cpus]) as clients:
+            for name in stores:
+                with self.part(name), engines.running(name) as engine:
+                    self.notes.append(f"{name}: {engine.settings}")
+                    bench = StoreBench(plan, clients, cpus, engine)
+                    for section in sections:
+                        with self.part(f"{name} {section}"):
+                            self.rows += SECTIONS[section](bench)
+
+    def report(self, path: Path, settings: dict[str, object]) -> None:
+        """Shows and keeps what there is."""
+        environment, notes = machine.describe(), self.notes + self.failures
+        show(self.rows, environment, notes)
+        write(path, as_json(self.rows, environment, settings, notes))
 
 
 def main() -> int:
     """The program. Ends with 1 only when something could not be measured, whatever the figures are."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server is left behind
-    plan = QUICK if arguments.quick else NORMAL
-    given = {name: value for name in ("rounds", "jobs", "behind") if (value := getattr(arguments, name))}
-    if "jobs" in given:
-        given["queued"] = given.pop("jobs")
-    plan = replace(plan, **given)
-    cpus = machine.cores()
-    notes = [
-        "server, engine and client share the CPUs, as nothing is pinned",
-        f"a flush of the disk takes {engines.flush_ms():.2f} ms in the median",
-    ]
-    sections = arguments.sections or (SECTIONS if arguments.full or arguments.quick else USUAL)
-    rows: list[Row] = []
-    failures: list[str] = []
-
-    @contextmanager
-    def measured(what: str) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            failures.append(f"FAILED {what}: {error}")
-
-    with Clients([cpus]) as clients:
-        for name in arguments.stores:
-            with measured(name), engines.running(name) as engine:
-                notes.append(f"{name}: {engine.settings}")
-                bench = StoreBench(plan, clients, cpus, engine)
-                for section in sections:
-                    with measured(f"{name} {section}"):
-                        rows += SECTIONS[section](bench)
-    notes += failures
-    environment = machine.describe()
-    show(rows, environment, notes)
-    settings = {**asdict(plan), "stores": arguments.stores, "sections": list(sections)}
-    write(arguments.json, as_json(rows, environment, settings, notes))
-    return 1 if failures else 0
+    given = {"rounds": arguments.rounds, "queued": arguments.jobs, "behind": arguments.behind}
+    plan = replace(QUICK if arguments.quick else NORMAL, **{name: value for name, value in given.items() if value})
+    sections = list(arguments.sections or (SECTIONS if arguments.full or arguments.quick else USUAL))
+    run = _Run()
+    try:
+        run.measure(plan, arguments.stores, sections)
+    except (KeyboardInterrupt, SystemExit):
+        run.failures.append("FAILED: the run was cut short")
+        raise
+    finally:
+        run.report(arguments.json, {**asdict(plan), "stores": arguments.stores, "sections": sections})
+    return 1 if run.failures else 0
 
 
 def _arguments() -> argparse.Namespace:

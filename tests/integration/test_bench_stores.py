@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_a_quick_run_measures_every_section_of_a_file_and_of_a_server(tmp_path):
     for row in rows:
         assert row["name"] in stdout
         assert row["atlas"]["values"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_run_that_is_cut_short_keeps_what_it_has(tmp_path):
+    target = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.stores", "--quick", "--stores", "memory", "--json", str(target)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert any("memory: batches" in line for line in process.stderr)
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    kept = json.loads(target.read_text())
+    assert kept["rows"][0]["name"].startswith("SubmitJob, ")
+    assert "cut short" in kept["notes"][-1]
 
 
 def test_an_unknown_store_or_section_is_refused():
