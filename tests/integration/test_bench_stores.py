@@ -16,7 +16,7 @@ from tests.support.debian import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 JOBS = 1_000
-PATIENCE = 200
+PATIENCE = 500
 
 
 def measure(*arguments: str) -> tuple[int, str, str]:
