@@ -2,7 +2,8 @@
 
 Each process hands out its own metrics on a Unix socket in a folder that the siblings share. The one that is scraped
 reads them all and marks every sample with the process it is of, because a counter that came from another process each
-time would go up and down.
+time would go up and down. What is of the store that they share, and not of a process, is told once, as the first of
+them that knows it does: a sum over processes would count it again and again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
 LABEL = "process"
@@ -25,12 +26,18 @@ _PATIENCE = 2.0
 
 
 class SharedMetrics:
-    """The metrics of process `name` and of those that share `folder` with it. `start` it, and `stop` it."""
+    """The metrics of process `name` and of those that share `folder` with it. `start` it, and `stop` it.
 
-    def __init__(self, folder: Path, name: str, render: Callable[[], bytes]) -> None:
+    `shared` are the names of those that are not of a process.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, render: Callable[[], Awaitable[bytes]], shared: Collection[str] = ()
+    ) -> None:
         self._folder = folder
         self._name = name
         self._render = render
+        self._shared = shared
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -51,13 +58,13 @@ class SharedMetrics:
         texts = await asyncio.gather(*map(_ask, paths))
         found = {path.stem: text for path, text in zip(paths, texts, strict=True) if text is not None}
         registry = CollectorRegistry()
-        registry.register(_Merged(found))
+        registry.register(_Merged(found, self._shared))
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
     async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            writer.write(self._render())
+            writer.write(await self._render())
             await writer.drain()
         writer.close()
 
@@ -74,18 +81,23 @@ async def _ask(path: Path) -> str | None:
 
 
 class _Merged:
-    def __init__(self, texts: Mapping[str, str]) -> None:
+    def __init__(self, texts: Mapping[str, str], shared: Collection[str]) -> None:
         self._texts = texts
+        self._shared = shared
 
     def collect(self) -> Iterator[Metric]:
-        return iter(merge(self._texts))
+        return iter(merge(self._texts, self._shared))
 
 
-def merge(texts: Mapping[str, str]) -> Iterable[Metric]:
-    """The families of several processes, by process name, each once and with every sample marked."""
+def merge(texts: Mapping[str, str], shared: Collection[str] = ()) -> Iterable[Metric]:
+    """The families of several processes, by process name, each once and with every sample marked, but for those that
+    are shared."""
     merged: dict[str, Metric] = {}
     for process, text in texts.items():
         for family in text_string_to_metric_families(text):
             into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            into.samples += [sample._replace(labels={**sample.labels, LABEL: process}) for sample in family.samples]
+            if family.name in shared:
+                into.samples = into.samples or family.samples
+            else:
+                into.samples += [sample._replace(labels={**sample.labels, LABEL: process}) for sample in family.samples]
     return merged.values()

@@ -9,30 +9,30 @@ from __future__ import annotations
 
 import platform
 from collections import Counter as Tally
-from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 
 from .. import __version__
 from ..errors import Code
 from .logs import get_logger
+from .readings import Meaning, Number, Reading, family
 from .series import Counter, Family, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
 
-GaugeValue = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
-"""What a callback answers: one number, or one for each label value (a tuple of them when there are several labels)."""
-
 RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 JOB_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+STORE_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 QUEUE_DEPTH = ("atlas_queue_depth", "Jobs that could run now and wait for a worker.", ("queue",))
@@ -43,6 +43,9 @@ QUEUE_OLDEST_AGE = (
 )
 WATCH_STREAMS = ("atlas_watch_streams", "Open watch streams.", ("method",))
 JOBS = ("atlas_jobs", "Jobs in the store.", ("state",))
+STORE_BYTES = ("atlas_store_bytes", "What the jobs take in the store, as it estimates.", ())
+OF_THE_STORE = (JOBS, QUEUE_DEPTH, QUEUE_OLDEST_AGE, STORE_BYTES)
+"""Those of which servers that share a store tell the same."""
 WORKER_SLOTS = ("atlas_worker_slots", "Jobs that the connected workers can execute at a time.", ())
 WORKER_SLOTS_BUSY = ("atlas_worker_slots_busy", "Jobs that the connected workers are executing.", ())
 LOG_LINES_DROPPED = ("atlas_log_lines_dropped", "Log lines dropped because nobody read stderr.", ())
@@ -90,6 +93,25 @@ class RpcMetrics:
         self.seconds.observe(seconds)
 
 
+class OperationMetrics:
+    """The counts of one operation of the store. Ask `Metrics.store_operation` for it once."""
+
+    __slots__ = ("failures", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = Histogram(STORE_BUCKETS)
+        """Of the calls that were answered."""
+        self.failures: dict[int, Histogram] = {}
+        """Of the others, by gRPC code."""
+
+    def failed(self, code: int, seconds: float) -> None:
+        """A call was refused with the code after so long."""
+        histogram = self.failures.get(code)
+        if histogram is None:
+            histogram = self.failures[code] = Histogram(STORE_BUCKETS)
+        histogram.observe(seconds)
+
+
 class Metrics:
     """All metrics of one server, in a registry of its own.
 
@@ -106,7 +128,8 @@ class Metrics:
         self._attempts: Family[tuple[str, ...], Counter] = Family(Counter, max_series)
         self._waits: Family[str, Histogram] = Family(lambda: Histogram(JOB_BUCKETS), max_series)
         self._runs: Family[str, Histogram] = Family(lambda: Histogram(JOB_BUCKETS), max_series)
-        self._callbacks: dict[str, _Callback] = {}
+        self._operations: dict[str, OperationMetrics] = {}
+        self._sources: list[tuple[Mapping[str, Meaning], Callable[[], Mapping[str, Reading]]]] = []
         self._faults: Family[str, Counter] = Family(Counter, max_series)
         self.loop_lag = Histogram(LAG_BUCKETS)
         """What `LoopLag` observes."""
@@ -125,6 +148,10 @@ class Metrics:
         """The counts of `/package.Service/Method`; `kind` is unary, client_stream, server_stream or bidi_stream."""
         service, _, method = full_method.removeprefix("/").rpartition("/")
         return self._rpcs[kind, service, method]
+
+    def store_operation(self, name: str) -> OperationMetrics:
+        """The counts of an operation of the store."""
+        return self._operations.setdefault(name, OperationMetrics())
 
     def submitted(self, job_type: str, queue: str, n: int = 1) -> None:
         """`n` new jobs were stored."""
@@ -163,41 +190,46 @@ class Metrics:
         """Several attempts of one type ended."""
         self._runs[job_type].observe_many(seconds)
 
-    def gauge(self, name: str, text: str, labels: Sequence[str], callback: Callable[[], GaugeValue]) -> None:
+    def gauge(self, name: str, text: str, labels: Sequence[str], callback: Callable[[], Number]) -> None:
         """Adds a gauge whose values `callback` is asked for at each scrape. Raises ValueError for a name that is taken.
 
         A callback that raises leaves its metric out of that scrape, which counts in `atlas_scrape_errors_total`.
         """
-        self._add(_Callback(GaugeMetricFamily(name, text, labels=labels), callback))
+        self.readings({name: Meaning("gauge", text, tuple(labels))}, lambda: {name: callback()})
 
-    def counter(self, name: str, text: str, labels: Sequence[str], callback: Callable[[], GaugeValue]) -> None:
+    def counter(self, name: str, text: str, labels: Sequence[str], callback: Callable[[], Number]) -> None:
         """The same for a number that only grows; `_total` is added to its name."""
-        self._add(_Callback(CounterMetricFamily(name, text, labels=labels), callback))
+        self.readings({name: Meaning("counter", text, tuple(labels))}, lambda: {name: callback()})
+
+    def readings(self, meanings: Mapping[str, Meaning], read: Callable[[], Mapping[str, Reading]]) -> None:
+        """The same for several that `read` tells by their names; what it does not tell is left out."""
+        taken = {name for known, _ in self._sources for name in known} | {own.name for own in self._collect_own()}
+        for name in meanings:
+            if name in taken:
+                msg = f"there is a metric {name!r} already"
+                raise ValueError(msg)
+        self._sources.append((meanings, read))
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
         yield from self._collect_own()
-        for callback in self._callbacks.values():
+        for meanings, read in self._sources:
             try:
-                yield callback.collect()
+                yield from [family(name, meanings[name], reading) for name, reading in read().items()]
             except Exception as error:
-                self._faults[callback.name].value += 1
-                log.warning("a metric could not be read", metric=callback.name, exc_info=error)
+                for name in meanings:
+                    self._faults[name].value += 1
+                log.warning("a metric could not be read", metric=next(iter(meanings)), exc_info=error)
 
     def _collect_own(self) -> Iterator[Metric]:
         yield InfoMetricFamily("atlas_build", "The versions that run here; always 1.", value=_versions())
         yield from self._collect_rpcs()
         yield from self._collect_jobs()
+        yield self._collect_operations()
         lag = HistogramMetricFamily("atlas_event_loop_lag_seconds", "How late the event loop woke a timer.", labels=())
         lag.add_metric((), self.loop_lag.cumulative(), self.loop_lag.sum)
         yield lag
         yield _counters("atlas_scrape_errors", "Metrics left out of a scrape by a fault.", ("metric",), self._faults)
-
-    def _add(self, callback: _Callback) -> None:
-        if callback.name in self._callbacks or any(metric.name == callback.name for metric in self._collect_own()):
-            msg = f"there is a metric {callback.name!r} already"
-            raise ValueError(msg)
-        self._callbacks[callback.name] = callback
 
     def _collect_rpcs(self) -> Iterator[Metric]:
         started = CounterMetricFamily("grpc_server_started", "Calls that began.", labels=_RPC)
@@ -228,25 +260,15 @@ class Metrics:
         yield _histograms("atlas_job_wait_seconds", "From when a job could run to when it was claimed.", self._waits)
         yield _histograms("atlas_job_run_seconds", "From the claim to the end of an attempt.", self._runs)
 
-
-class _Callback:
-    """A metric whose values are asked for at the scrape."""
-
-    def __init__(self, family: GaugeMetricFamily | CounterMetricFamily, read: Callable[[], GaugeValue]) -> None:
-        self.name = family.name
-        self._family = family
-        self._read = read
-
-    def collect(self) -> Metric:
-        value = self._read()
-        family = self._family
-        family.samples = []
-        if isinstance(value, Mapping):
-            for labels, number in value.items():
-                family.add_metric((labels,) if isinstance(labels, str) else labels, number)
-        else:
-            family.add_metric((), value)
-        return family
+    def _collect_operations(self) -> Metric:
+        seconds = HistogramMetricFamily(
+            "atlas_store_operation_seconds", "How long operations of the store took.", labels=("operation", "outcome")
+        )
+        for name, operation in self._operations.items():
+            for code, histogram in ((Code.OK, operation.seconds), *operation.failures.items()):
+                if histogram.count:
+                    seconds.add_metric((name, _CODES[code]), histogram.cumulative(), histogram.sum)
+        return seconds
 
 
 def _counters(

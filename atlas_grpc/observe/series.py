@@ -53,6 +53,11 @@ class Histogram:
             else:
                 counts[0] += 1
 
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
     def cumulative(self) -> list[tuple[str, float]]:
         """Each upper bound with the number of observations up to it, the last one `+Inf`."""
         total = 0

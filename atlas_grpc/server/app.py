@@ -21,8 +21,10 @@ from ..observe.loop_lag import LoopLag
 from ..observe.merge import SharedMetrics
 from ..observe.metrics import (
     JOBS,
+    OF_THE_STORE,
     QUEUE_DEPTH,
     QUEUE_OLDEST_AGE,
+    STORE_BYTES,
     WATCH_STREAMS,
     WORKER_SLOTS,
     WORKER_SLOTS_BUSY,
@@ -30,6 +32,8 @@ from ..observe.metrics import (
 )
 from ..observe.series import Names
 from ..stores import open_store
+from ..stores.measured import measured
+from ..stores.vitals import VITALS, Sampler
 from . import listening, probes, reflection
 from .admission import objection
 from .calls import Guard
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 READINESS = "readiness"
 _HEALTH_NAMES = ("", SERVICE, READINESS)
 _CLOSE_GRACE = 5.0
+_SHARED_METRICS = {name for name, *_ in OF_THE_STORE} | {name for name, known in VITALS.items() if known.shared}
 
 log = get_logger("atlas.server")
 
@@ -64,8 +69,10 @@ class AtlasServer:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
+        store = open_store(settings, self.clock)
+        self._vitals = Sampler(store, self.clock)
         self.engine = Engine(
-            open_store(settings, self.clock),
+            measured(store, self.metrics),
             RegistryCatalog(registry),
             clock=self.clock,
             rng=random.Random(),
@@ -90,7 +97,7 @@ class AtlasServer:
         self._registry = registry
         self._shared_metrics: SharedMetrics | None = None
         if sibling is not None:
-            self._shared_metrics = SharedMetrics(sibling.folder, sibling.name, lambda: self.metrics.render()[0])
+            self._shared_metrics = SharedMetrics(sibling.folder, sibling.name, self._own_metrics, _SHARED_METRICS)
         self._probes = probes.Probes()
         self._server = grpc.aio.server(options=channel_options(settings))
         self._runner: Runner | None = None
@@ -166,7 +173,12 @@ class AtlasServer:
     async def _render_metrics(self, accept: str) -> tuple[bytes, str]:
         if self._shared_metrics is not None:
             return await self._shared_metrics.render(accept)
+        await self._vitals.refresh()
         return self.metrics.render(accept)
+
+    async def _own_metrics(self) -> bytes:
+        await self._vitals.refresh()
+        return self.metrics.render()[0]
 
     def _start_worker(self) -> None:
         from ..worker import Runner
@@ -206,6 +218,8 @@ class AtlasServer:
         queues = Names(self.metrics.max_series)
         gauge(*QUEUE_DEPTH, lambda: _by_queue(engine, queues, depth=True))
         gauge(*QUEUE_OLDEST_AGE, lambda: _by_queue(engine, queues, depth=False))
+        gauge(*STORE_BYTES, lambda: engine.counts.size or {})
+        self.metrics.readings(VITALS, self._vitals.readings)
         gauge(*WATCH_STREAMS, engine.hub.open_watches)
         gauge(*WORKER_SLOTS, lambda: sum(session.slots for session in engine.leases.sessions.values()))
         gauge(*WORKER_SLOTS_BUSY, lambda: sum(len(session.in_hand) for session in engine.leases.sessions.values()))
@@ -234,6 +248,7 @@ class AtlasServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        await self._vitals.close()
         await self.engine.stop()
         if self._shared_metrics is not None:
             await self._shared_metrics.stop()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from ..model import Ask, Job, Update
+    from ..observe.readings import Reading
 
 
 class WrongUrl(ValueError):
@@ -235,3 +236,12 @@ class Store(Protocol):
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         """Kept log lines from an offset on, in order; the first may have a larger one: what is between is gone."""
         ...
+
+    def vitals(self) -> Mapping[str, Reading]:
+        """How the store is doing, as far as it knows without asking anybody, by the names of `vitals.VITALS`. Empty
+        while it is closed."""
+        return {}
+
+    async def examine(self) -> Mapping[str, Reading]:
+        """The same for what it has to ask its database or disk for."""
+        return {}

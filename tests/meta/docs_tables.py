@@ -17,6 +17,7 @@ from google.api import annotations_pb2
 from atlas_grpc import errors, options
 from atlas_grpc._gen.atlas.v1 import job_service_pb2
 from atlas_grpc.config import OPTIONS
+from atlas_grpc.stores.vitals import VITALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -96,10 +97,21 @@ def route_table() -> Iterator[str]:
             yield f"| `{verb.upper()} {getattr(one, verb)}` | {method.name} | {body} | {answer}{stream} |"
 
 
+def store_metric_table() -> Iterator[str]:
+    """Every metric that a store tells of itself."""
+    yield "| name | type | labels | meaning |"
+    yield "|---|---|---|---|"
+    for name, (kind, text, labels, shared) in VITALS.items():
+        full = f"{name}_total" if kind == "counter" else name
+        of_all = " *Of the database.*" if shared else ""
+        yield f"| `{full}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text}{of_all} |"
+
+
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "errors": error_table,
     "options": option_tables,
     "routes": route_table,
+    "store_metrics": store_metric_table,
 }
 
 

@@ -27,6 +27,7 @@ from atlas_grpc.stores.sqlite import SqliteLimits, SqliteStore, connection, read
 from atlas_grpc.testing import FakeClock
 from atlas_grpc.testing.stores._kit import HOUR, Kit
 from tests.conformance.stores.factories_sqlite import SqliteFactory
+from tests.support.vitals import vital
 from tests.unit.engine.world import FixedCatalog
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ async def reads_go_on(kit: Kit, kept: list[Job]) -> None:
     counts = await kit.store.counts()
     assert counts.states[State.PENDING] == len(kept)
     assert (await kit.store.changes(await kit.store.head(), 10))[0] == []
+    assert vital(kit.store, "atlas_sqlite_disk_full") == 1
 
 
 async def writes_go_on(kit: Kit, kept: list[Job]) -> None:
@@ -89,6 +91,7 @@ async def writes_go_on(kit: Kit, kept: list[Job]) -> None:
     assert await kit.get(job) == job
     assert (await kit.store.counts()).states[State.PENDING] == len(kept) + 1 - 5 + 1
     assert await on_the_writer(kit, "pragma integrity_check") == ("ok",)
+    assert vital(kit.store, "atlas_sqlite_disk_full") == 0
 
 
 async def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
@@ -463,10 +466,10 @@ async def test_an_idle_server_asks_little_and_writes_nothing(tmp_path: Path, mon
         for _ in range(3):  # the first sweeps may still prepare something
             await one_second(clock, store)
         statements.clear()
-        commits = store.stats.commits
+        commits = store._writer.stats.commits.count
         for _ in range(10):
             await one_second(clock, store)
-        assert store.stats.commits == commits
+        assert store._writer.stats.commits.count == commits
         assert 0 < len(statements) <= 5 * 10, statements
     finally:
         await engine.stop()
@@ -474,10 +477,10 @@ async def test_an_idle_server_asks_little_and_writes_nothing(tmp_path: Path, mon
 
 async def one_second(clock: FakeClock, store: SqliteStore) -> None:
     """A second of an engine's life, until the store has answered all."""
-    done = store.stats.operations
+    done = store._writer.stats.batches.sum
     await clock.advance(1.0)
     async with asyncio.timeout(10):
-        while store.stats.operations == done or store.queued != (0, 0):  # noqa: ASYNC110 - it tells nobody
+        while store._writer.stats.batches.sum == done or store.queued != (0, 0):  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.001)
     # Those who were answered ask the next thing before a question that comes later is answered.
     for _ in range(5):

@@ -3,16 +3,12 @@
 from .database import MINIMUM_VERSION
 from .migrations import Migration, migrate, verify
 from .store import PostgresLimits, PostgresStore, from_url
-from .vitals import BOUNDS, Operation, Vitals
 
 __all__ = [
-    "BOUNDS",
     "MINIMUM_VERSION",
     "Migration",
-    "Operation",
     "PostgresLimits",
     "PostgresStore",
-    "Vitals",
     "from_url",
     "migrate",
     "verify",

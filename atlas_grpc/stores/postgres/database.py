@@ -1,4 +1,4 @@
-"""Calls to the database: the statements by name, a connection for each, a limit on time, numbers about it all.
+"""Calls to the database: the statements by name, a connection for each, a limit on time.
 
 Every statement is planned once for a connection and keeps that plan. Plans that are made while a table is empty must
 still be good with a million rows, so what could be chosen for an empty table and is ruinous later (sequential scans,
@@ -10,7 +10,6 @@ planned anew.
 from __future__ import annotations
 
 import asyncio
-import time
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +17,6 @@ import asyncpg
 
 from ...errors import Unavailable
 from ..base import UnsuitableDatabase
-from . import vitals
 from .columns import expanded
 from .faults import DRIVER_ERRORS, LOST, REPEATABLE, log, translated
 from .pool import Pool
@@ -69,7 +67,6 @@ class Database:
     def __init__(self, options: Options, clock: Clock, rng: random.Random) -> None:
         self.options = options
         self.rng = rng
-        self.operations: dict[str, vitals.Operation] = {}
         self.greet: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
         """Looks at each new connection: which server it leads to."""
         self._statements = {name: in_schema(expanded(text), options.schema) for name, text in _TEXTS.items()}
@@ -93,17 +90,7 @@ class Database:
     async def fetch(self, name: str, *arguments: Any) -> Rows:
         """Runs a statement. Raises Unavailable when the connection is lost, whether or not the statement took
         effect, and other errors of Atlas."""
-        began = time.perf_counter()
-        operation = self.operations.get(name)
-        if operation is None:
-            operation = self.operations[name] = vitals.Operation()
-        try:
-            rows = await self._repeat(self._statements[name], arguments)
-        except BaseException:
-            operation.failed += 1
-            raise
-        operation.took(time.perf_counter() - began)
-        return rows
+        return await self._repeat(self._statements[name], arguments)
 
     async def row(self, name: str, *arguments: Any) -> asyncpg.Record:
         """The one row that a statement always answers."""

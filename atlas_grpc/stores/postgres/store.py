@@ -25,20 +25,21 @@ from .migrations import administering, check_schema
 from .notices import Notices
 from .options import parse
 from .outputs import Outputs
-from .vitals import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     import asyncpg
 
     from ...clock import Clock
     from ...model import Ask, Job, LogLine, Update
+    from ...observe.readings import Reading
     from ..base import Change, Counts, Filter, Output, Page
     from .options import Options
 
 T = TypeVar("T")
 
+_numbers = msgspec.json.Decoder(dict[str, float]).decode
 _SAMPLE_EVERY = 15.0
 _SAMPLES_AT_START = 3
 _RESTART_AFTER = 1.0
@@ -88,18 +89,26 @@ class PostgresStore(Store):
     def now(self) -> int:
         return self._time.now()
 
-    def vitals(self) -> Vitals:
-        """How the store is doing."""
-        pool = self._database.pool
-        return Vitals(
-            pool.made,
-            pool.in_use,
-            pool.waiting,
-            self._notices.listening,
-            self._feed.lag,
-            self._feed.horizon_age,
-            self._database.operations,
-        )
+    def vitals(self) -> Mapping[str, Reading]:
+        if self._listener is None:
+            return {}
+        pool, feed = self._database.pool, self._feed
+        return {
+            "atlas_postgresql_pool_size": self._options.pool,
+            "atlas_postgresql_pool_connections": {"used": pool.in_use, "idle": pool.made - pool.in_use},
+            "atlas_postgresql_pool_waiting": pool.waiting,
+            "atlas_postgresql_listening": self._notices.listening,
+            "atlas_postgresql_feed_lag_seconds": feed.lag,
+            "atlas_postgresql_oldest_transaction_age": feed.horizon_age,
+        }
+
+    async def examine(self) -> Mapping[str, Reading]:
+        row = await self._database.row("vitals", self._options.schema)
+        return {
+            "atlas_postgresql_oldest_xmin_age": _numbers(row["held"]),
+            "atlas_postgresql_dead_tuples": _numbers(row["dead"]),
+            "atlas_postgresql_live_tuples": _numbers(row["live"]),
+        }
 
     async def open(self, listener: StoreListener) -> None:
         """Checks the server, and brings the schema up to date if it may. Raises UnsuitableDatabase, Unavailable."""

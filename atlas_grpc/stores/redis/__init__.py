@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING
 
 from .audit import Findings
 from .faults import UnfitServer
-from .stats import Health, Operation, Stats
 from .store import RedisLimits, RedisStore
 from .url import SCHEMES, parse
 
@@ -47,11 +46,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMES",
     "Findings",
-    "Health",
-    "Operation",
     "RedisLimits",
     "RedisStore",
-    "Stats",
     "UnfitServer",
     "from_url",
 ]

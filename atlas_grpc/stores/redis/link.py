@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import msgpack
 from redis.exceptions import RedisError
 
-from ...errors import AtlasError, Internal, Unavailable
+from ...errors import AtlasError, Internal
 from ...observe.logs import get_logger
 from ..server_clock import ServerClock
 from .faults import gone, is_elsewhere, is_unknown_script, refused
@@ -250,8 +250,3 @@ class Link:
 
 def _origin() -> str:
     return secrets.token_hex(4)
-
-
-def not_open() -> Unavailable:
-    """What calls of a closed store are answered with."""
-    return Unavailable("the store is not open")

@@ -144,6 +144,16 @@ class Pool:
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._keepers = []
 
+    @property
+    def size(self) -> int:
+        """How many wires there are."""
+        return sum(wire.reason is None for wire in self._wires)
+
+    @property
+    def load(self) -> int:
+        """How many answers are outstanding."""
+        return sum(wire.load for wire in self._wires)
+
     def pick(self) -> Wire:
         """The wire with the least to do. Raises Unavailable when there is none."""
         best: Wire | None = None

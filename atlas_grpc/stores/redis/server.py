@@ -9,12 +9,13 @@ from .faults import UnfitServer
 _REDIS = (7, 0)
 _VALKEY = (8, 0)
 _WAITAOF = (7, 2)
+AOF_MODES = ("always", "everysec", "no", "off", "unknown")
 _NO_HISTORY = "0" * 40
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A server process. `aof` is what `appendfsync` says, `off` without an append-only file, `unknown` if it is not
-    told."""
+    """A server process. `aof` is one of AOF_MODES: what `appendfsync` says, `off` without an append-only file,
+    `unknown` if it is not told."""
 
     name: str
     version: tuple[int, ...]
@@ -29,6 +30,10 @@ class Server(msgspec.Struct, frozen=True):
     """Whether it was a replica before, and took over."""
     max_memory: int
     used_memory: int
+    clients: int
+    aof_ok: bool
+    snapshot_ok: bool
+    """Whether the last write of the append-only file, and the last snapshot, succeeded."""
 
     @property
     def keeps_every_write(self) -> bool:
@@ -72,6 +77,9 @@ def read_server(info: bytes, config: object) -> Server:
         told.get("master_replid2", _NO_HISTORY) != _NO_HISTORY,
         int(told.get("maxmemory", "0")),
         int(told.get("used_memory", "0")),
+        int(told.get("connected_clients", "0")),
+        told.get("aof_last_write_status", "ok") == "ok",
+        told.get("rdb_last_bgsave_status", "ok") == "ok",
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,15 +16,15 @@ from ..codec import decode_spec
 from . import batches, records
 from .audit import Auditor
 from .forgetting import Forgetter
-from .link import Link, not_open
-from .server import read_server
-from .stats import Health, Stats
+from .link import Link
+from .server import AOF_MODES, read_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ...clock import Clock
     from ...model import Ask, Job, Update
+    from ...observe.readings import Reading
     from .audit import Findings
     from .url import Target
 
@@ -75,7 +73,6 @@ class RedisStore(Store):
         """Ready jobs that this object wrote, as they were stored. Forgotten with every connection that is lost: another
         server may not have them, or other ones under their versions."""
         self._link.on_lost = self._recent.clear
-        self.stats = Stats()
 
     @property
     def epoch(self) -> str:
@@ -116,8 +113,7 @@ class RedisStore(Store):
         limits, origin, options = self._limits, self._link.origin, self._link.target.options
         trace = options.wait_aof or options.wait_replicas > 0
         head = (origin, limits.feed_length, limits.max_pending, limits.max_bytes or _UNBOUNDED, trace)
-        with self._timed("insert"):
-            told = await self._link.run_all("insert", batches.inserts(jobs, *head), confirm=True)
+        told = await self._link.run_all("insert", batches.inserts(jobs, *head), confirm=True)
         answers: list[Job | None] = []
         written: list[Job] = []
         for answer in told:
@@ -142,8 +138,7 @@ class RedisStore(Store):
             del recent[next(iter(recent))]
 
     async def get(self, ids: Sequence[str]) -> list[Job | None]:
-        with self._timed("get"):
-            return await self._get(ids)
+        return await self._get(ids)
 
     async def _get(self, ids: Sequence[str]) -> list[Job | None]:
         key = self._link.key
@@ -154,10 +149,9 @@ class RedisStore(Store):
         return [job for answer in await self._link.commands(commands) for job in batches.found(answer)]
 
     async def find(self, where: Filter, after: str | None, limit: int) -> Page:
-        with self._timed("find"):
-            if where.ids:
-                return await self._find_named(where, after, limit)
-            return await self._find(where, after, limit)
+        if where.ids:
+            return await self._find_named(where, after, limit)
+        return await self._find(where, after, limit)
 
     async def _find_named(self, where: Filter, after: str | None, limit: int) -> Page:
         ids = [job_id for job_id in sorted(where.ids, reverse=True) if after is None or job_id < after]
@@ -197,31 +191,28 @@ class RedisStore(Store):
         return Page(tuple(jobs), after)
 
     async def counts(self) -> Counts:
-        with self._timed("counts"):
-            key = self._link.key
-            told, places = await self._link.commands([("HGETALL", key("counts")), ("SMEMBERS", key("places"))])
-            numbers = {name: int(value) for name, value in zip(told[::2], told[1::2], strict=True)}
-            queues: list[QueueCount] = []
-            for start in range(0, len(places), batches.ITEMS):
-                some = [place.decode() for place in places[start : start + batches.ITEMS]]
-                answer = await self._link.run("depths", some)
-                for place, depth, oldest in zip(some, answer[::2], answer[1::2], strict=True):
-                    if depth:
-                        queues.append(QueueCount(*_names_of(place), depth, int(oldest)))
+        key = self._link.key
+        told, places = await self._link.commands([("HGETALL", key("counts")), ("SMEMBERS", key("places"))])
+        numbers = {name: int(value) for name, value in zip(told[::2], told[1::2], strict=True)}
+        queues: list[QueueCount] = []
+        for start in range(0, len(places), batches.ITEMS):
+            some = [place.decode() for place in places[start : start + batches.ITEMS]]
+            answer = await self._link.run("depths", some)
+            for place, depth, oldest in zip(some, answer[::2], answer[1::2], strict=True):
+                if depth:
+                    queues.append(QueueCount(*_names_of(place), depth, int(oldest)))
         states = {state: numbers.get(b"%d" % state, 0) for state in State}
         return Counts(states, tuple(queues), numbers.get(b"size", 0))
 
     async def ahead(self, job: Job) -> int:
-        with self._timed("ahead"):
-            spec = job.spec
-            found: int = await self._link.run("ahead", (spec.type, spec.priority, job.next_start, spec.id))
-            return found
+        spec = job.spec
+        found: int = await self._link.run("ahead", (spec.type, spec.priority, job.next_start, spec.id))
+        return found
 
     async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
         origin, limits = self._link.origin, self._limits
-        with self._timed("put"):
-            parts = batches.puts(jobs, expected, origin, limits.feed_length)
-            told = await self._link.run_all("put", parts, confirm=True)
+        parts = batches.puts(jobs, expected, origin, limits.feed_length)
+        told = await self._link.run_all("put", parts, confirm=True)
         answers = batches.told([answer[1] for answer in told])
         for head, _, finished, size in told:
             self._link.wrote(head, origin)
@@ -231,9 +222,8 @@ class RedisStore(Store):
 
     async def delete(self, jobs: Sequence[Job]) -> list[bool]:
         origin = self._link.origin
-        with self._timed("delete"):
-            parts = batches.deletes(jobs, origin, self._limits.feed_length)
-            told = await self._link.run_all("delete", parts, confirm=True)
+        parts = batches.deletes(jobs, origin, self._limits.feed_length)
+        told = await self._link.run_all("delete", parts, confirm=True)
         for head, _ in told:
             self._link.wrote(head, origin)
         answers = batches.told([answer[1] for answer in told])
@@ -246,9 +236,8 @@ class RedisStore(Store):
         origin = self._link.origin
         now = self.now()
         head = (origin, self._limits.feed_length, session, worker, now)
-        with self._timed("claim"):
-            answers = await self._claim(head, [_wanted(ask, ask.slots) for ask in asks if ask.slots > 0], limit)
-            taken = await self._taken(answers, session, worker, now)
+        answers = await self._claim(head, [_wanted(ask, ask.slots) for ask in asks if ask.slots > 0], limit)
+        taken = await self._taken(answers, session, worker, now)
         for answer in answers:
             self._link.wrote(answer[0], origin)
         self._announce(taken)
@@ -295,12 +284,11 @@ class RedisStore(Store):
         return answers
 
     async def due(self, limit: int) -> tuple[list[Job], int | None]:
-        with self._timed("due"):
-            jobs, following, leftovers = await self._due(limit)
-            if leftovers and not jobs:
-                # Others moved all of them just now, or they are leftovers that would stand in the way for ever.
-                await self._auditor.check(leftovers)
-                jobs, following, _ = await self._due(limit)
+        jobs, following, leftovers = await self._due(limit)
+        if leftovers and not jobs:
+            # Others moved all of them just now, or they are leftovers that would stand in the way for ever.
+            await self._auditor.check(leftovers)
+            jobs, following, _ = await self._due(limit)
         return jobs, following
 
     async def _due(self, limit: int) -> tuple[list[Job], int | None, list[str]]:
@@ -330,9 +318,8 @@ class RedisStore(Store):
         return [session.decode() for session in found]
 
     async def held(self, session: str, limit: int) -> list[Job]:
-        with self._timed("held"):
-            ids = await self._link.command("SRANDMEMBER", self._link.key(f"held:{session}"), limit)
-            jobs = await self._get(sorted(job_id.decode() for job_id in ids))
+        ids = await self._link.command("SRANDMEMBER", self._link.key(f"held:{session}"), limit)
+        jobs = await self._get(sorted(job_id.decode() for job_id in ids))
         return [job for job in jobs if job is not None and job.state is State.RUNNING and job.session == session]
 
     async def head(self) -> int:
@@ -341,8 +328,7 @@ class RedisStore(Store):
     async def changes(self, after: int, limit: int) -> tuple[list[Change], int]:
         if not 0 <= after < _EXACT:
             raise ResumeTokenExpired(_NOT_KEPT)
-        with self._timed("changes"):
-            end, *answer = await self._link.run("changes", (after, min(limit, _CHANGES)))
+        end, *answer = await self._link.run("changes", (after, min(limit, _CHANGES)))
         if end < 0:
             raise ResumeTokenExpired(_NOT_KEPT)
         changes = []
@@ -354,8 +340,7 @@ class RedisStore(Store):
     async def report(self, updates: Sequence[Update]) -> list[bool]:
         limits = self._limits
         head = (self._link.origin, limits.max_log_lines, limits.max_log_bytes)
-        with self._timed("report"):
-            answers = batches.told(await self._link.run_all("report", batches.reports(updates, self.now(), *head)))
+        answers = batches.told(await self._link.run_all("report", batches.reports(updates, self.now(), *head)))
         if True in answers and self._listener is not None:
             told = [update.job_id for update, kept in zip(updates, answers, strict=True) if kept]
             self._listener.on_output(told)
@@ -363,16 +348,14 @@ class RedisStore(Store):
 
     async def outputs(self, ids: Sequence[str]) -> list[Output]:
         key = self._link.key
-        with self._timed("outputs"):
-            found = await self._link.commands([("HMGET", key("out:" + i), "progress", "start", "end") for i in ids])
+        found = await self._link.commands([("HMGET", key("out:" + i), "progress", "start", "end") for i in ids])
         return [
             Output(_decode_progress(progress) if progress else None, int(start or 0), int(end or 0))
             for progress, start, end in found
         ]
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
-        with self._timed("logs"):
-            first, *lines = await self._link.run("logs", (job_id, start, limit))
+        first, *lines = await self._link.run("logs", (job_id, start, limit))
         told = []
         for offset, line in enumerate(lines, first):
             attempt, severity, message, at = _decode_line(line)
@@ -383,15 +366,40 @@ class RedisStore(Store):
         """One pass of the auditor, at full speed: what it found and repaired."""
         return await self._auditor.run()
 
-    async def health(self) -> Health:
-        """How the server and the ties to it are now."""
+    def vitals(self) -> Mapping[str, Reading]:
+        if self._listener is None:
+            return {}
+        pool = self._link.pool
+        return {
+            "atlas_redis_connections": pool.size,
+            "atlas_redis_calls_in_flight": pool.load,
+            "atlas_redis_connects": pool.connects,
+            "atlas_redis_losses": self._link.losses,
+            "atlas_redis_audits": self._auditor.passes,
+            "atlas_redis_audit_repairs": self._auditor.repaired,
+        }
+
+    async def examine(self) -> Mapping[str, Reading]:
         link, key = self._link, self._link.key
-        info, *feed = await link.commands(
+        info, entries, head, oldest = await link.commands(
             [("INFO",), ("XLEN", key("feed")), ("GET", key("head")), ("XRANGE", key("feed"), "-", "+", "COUNT", 1)]
         )
         known = link.pool.server
-        config = None if known is None else [b"appendfsync", known.aof.encode()]
-        return Health.of(read_server(info, config), feed, link, self._auditor)
+        server = read_server(info, None if known is None else [b"appendfsync", known.aof.encode()])
+        newest = int(head or 0)
+        # An entry is named by the last of its changes.
+        first = int(oldest[0][0].partition(b"-")[0]) if oldest else newest + 1
+        told: dict[str, Reading] = {
+            "atlas_redis_memory_bytes": server.used_memory,
+            "atlas_redis_clients": server.clients,
+            "atlas_redis_aof": {mode: mode == server.aof for mode in AOF_MODES},
+            "atlas_redis_persistence_ok": {"aof": server.aof_ok, "snapshot": server.snapshot_ok},
+            "atlas_redis_feed_entries": entries,
+            "atlas_redis_feed_changes": newest - first + 1,
+        }
+        if server.max_memory:
+            told["atlas_redis_memory_limit_bytes"] = server.max_memory
+        return told
 
     def _announce(self, written: Sequence[Job]) -> None:
         """Tells the listener what an operation wrote."""
@@ -401,18 +409,6 @@ class RedisStore(Store):
             if ready:
                 self._remember(ready)
                 self._listener.on_ready()
-
-    @contextmanager
-    def _timed(self, operation: str) -> Iterator[None]:
-        if self._listener is None:
-            raise not_open()
-        began = time.perf_counter()
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            self.stats.note(operation, time.perf_counter() - began, failed=failed)
 
 
 _Wanted = tuple[str, int, list[str] | bool]

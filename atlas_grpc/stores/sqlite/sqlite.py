@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -32,12 +33,12 @@ from .transaction import SqliteLimits, Transaction
 from .writer import Done, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ...clock import Clock
     from ...model import Ask, Job, LogLine, State, Update
+    from ...observe.readings import Reading
     from ..base import Change
-    from .writer import WriterStats
 
 Sync = Literal["full", "normal"]
 
@@ -151,10 +152,29 @@ class SqliteStore(Store):
             raise Unavailable("the store is closed")
         return self._open
 
-    @property
-    def stats(self) -> WriterStats:
-        """What the writer did since the store was opened."""
-        return self._writer.stats
+    def vitals(self) -> Mapping[str, Reading]:
+        if self._open is None:
+            return {}
+        stats = self._writer.stats
+        writes, reads_waiting = self.queued
+        return {
+            "atlas_sqlite_disk_full": stats.full,
+            "atlas_sqlite_batch_operations": stats.batches,
+            "atlas_sqlite_commit_seconds": stats.commits,
+            "atlas_sqlite_rollbacks": stats.rollbacks,
+            "atlas_sqlite_waiting": {"write": writes, "read": reads_waiting},
+        }
+
+    async def examine(self) -> Mapping[str, Reading]:
+        # Not on the event loop: a disk that hangs should hang nothing else.
+        return await asyncio.to_thread(self._sizes)
+
+    def _sizes(self) -> dict[str, Reading]:
+        return {
+            "atlas_sqlite_file_bytes": _size(self.path),
+            "atlas_sqlite_wal_bytes": self.wal_size(),
+            "atlas_sqlite_disk_free_bytes": shutil.disk_usage(Path(self.path).parent).free,
+        }
 
     @property
     def queued(self) -> tuple[int, int]:
@@ -163,10 +183,7 @@ class SqliteStore(Store):
 
     def wal_size(self) -> int:
         """Bytes of the write-ahead log."""
-        try:
-            return Path(f"{self.path}-wal").stat().st_size
-        except FileNotFoundError:
-            return 0
+        return _size(f"{self.path}-wal")
 
     def now(self) -> int:
         return self._clock.now()
@@ -235,6 +252,13 @@ class SqliteStore(Store):
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         return await self._readers.do(lambda connection: output.logs(connection, job_id, start, limit))
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 class _Open:

@@ -29,8 +29,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...errors import Internal, Unavailable
+from ...errors import Internal, StoreFull, Unavailable
 from ...observe.logs import get_logger
+from ...observe.metrics import STORE_BUCKETS
+from ...observe.series import Histogram
 from . import faults, schema
 from .connection import connect_writer
 from .latest import Latest
@@ -51,6 +53,7 @@ _MOST = 512
 """Operations in a transaction."""
 _KNOWN = 20_000
 """Records of unfinished jobs in memory."""
+_BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, _MOST)
 _REST = 2.0
 """Seconds without work before the WAL is cut."""
 _TRIMMED_AT_ONCE = 2_000
@@ -96,18 +99,18 @@ class Done:
 
 
 class WriterStats:
-    """For metrics; plain numbers that only grow."""
+    """For metrics: what was done since the store was opened."""
 
-    __slots__ = ("commit_seconds", "commits", "failures", "operations", "slowest_commit")
+    __slots__ = ("batches", "commits", "full", "rollbacks")
 
     def __init__(self) -> None:
-        self.commits = 0
-        self.operations = 0
-        self.failures = 0
-        """Transactions that were rolled back."""
-        self.commit_seconds = 0.0
-        """From the beginning of each transaction to the end of its commit."""
-        self.slowest_commit = 0.0
+        self.batches = Histogram(_BATCH_BUCKETS)
+        """Operations by transaction."""
+        self.commits = Histogram(STORE_BUCKETS)
+        """Seconds from the beginning of a transaction that wrote to the end of its commit."""
+        self.rollbacks = 0
+        self.full = False
+        """Whether the last write found no room."""
 
 
 class Writer:
@@ -267,7 +270,7 @@ class Writer:
             self._patient = operation.result is not True
 
     def _roll_back(self, tx: Transaction, error: Exception) -> None:
-        self.stats.failures += 1
+        self.stats.rollbacks += 1
         self._ledger.take_back()
         self._known.clear()
         self._recent.trust(tx)
@@ -324,13 +327,14 @@ class Writer:
 
     def _count(self, operations: int, seconds: float) -> None:
         stats = self.stats
-        stats.operations += operations
+        stats.batches.observe(operations)
         if seconds:
-            stats.commits += 1
-            stats.commit_seconds += seconds
-            stats.slowest_commit = max(stats.slowest_commit, seconds)
+            stats.commits.observe(seconds)
+            stats.full = False
 
     def _fail(self, operations: list[Operation], error: Exception) -> None:
+        if isinstance(error, StoreFull):
+            self.stats.full = True
         for operation in operations:
             operation.result = error
         self._tell(Done(operations))

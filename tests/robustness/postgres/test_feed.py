@@ -13,6 +13,7 @@ from atlas_grpc.errors import ResumeTokenExpired
 from atlas_grpc.stores.postgres import PostgresLimits, columns
 from tests.support import debian, postgres
 from tests.support.postgres_bench import Tools, bench_on, listener_of
+from tests.support.vitals import vital
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ async def test_a_stalled_transaction_holds_back_the_feed_and_nothing_else(bench:
     assert await store.get([job.id]) == [done]
     assert await store.changes(start, 10) == ([], start)
     assert await store.head() == start
-    assert store.vitals().feed_lag > 0
-    assert store.vitals().horizon_age >= 3
+    assert vital(store, "atlas_postgresql_feed_lag_seconds") > 0
+    assert vital(store, "atlas_postgresql_oldest_transaction_age") >= 3
     news = len(heard.news)
     await stalled.rollback()
     await until(lambda: () in heard.news[news:])
     changes, cursor = await store.changes(start, 10)
     assert [change.job for change in changes] == [done]
     assert cursor == await store.head()
-    assert store.vitals().feed_lag == 0
+    assert vital(store, "atlas_postgresql_feed_lag_seconds") == 0
 
 
 async def test_what_another_server_wrote_is_told_when_the_feed_has_grown(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from atlas_grpc.stores.base import Filter
 from tests.support import debian, postgres
 from tests.support.cutting import cutting
 from tests.support.postgres_bench import HOUR, Tools, bench_on, finished, listener_of
+from tests.support.vitals import vital
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -179,14 +180,14 @@ async def _check(load: _Load, bench: Bench) -> None:
 
 async def test_listening_is_taken_up_again_and_everything_doubted(bench: Bench) -> None:
     store, other = await bench.store(), await bench.store()
-    await until(lambda: store.vitals().listening)
+    await until(lambda: vital(store, "atlas_postgresql_listening") == 1)
     raw = await bench.raw()
     heard = listener_of(store)
     ready, news = heard.ready, len(heard.news)
     pid = store._notices._connection.get_server_pid()
     await raw.execute("select pg_terminate_backend($1)", pid)
     await until(lambda: None in heard.news[news:] and heard.ready > ready)
-    await until(lambda: store.vitals().listening)
+    await until(lambda: vital(store, "atlas_postgresql_listening") == 1)
     news = len(heard.news)
     (job,) = await Tools(other).new(1)
     await until(lambda: [job.id] in heard.news[news:])
@@ -205,9 +206,9 @@ async def test_without_notices_a_look_at_the_feed_tells(bench: Bench) -> None:
 
 async def test_many_changes_are_told_as_something(bench: Bench) -> None:
     store, other = await bench.store(), await bench.store()
-    await until(lambda: store.vitals().listening)
+    await until(lambda: vital(store, "atlas_postgresql_listening") == 1)
     heard = listener_of(store)
-    await until(lambda: other.vitals().listening)
+    await until(lambda: vital(other, "atlas_postgresql_listening") == 1)
     heard.news.clear()
     await Tools(other).new(500)
     await until(lambda: None in heard.news)
@@ -215,7 +216,7 @@ async def test_many_changes_are_told_as_something(bench: Bench) -> None:
 
 async def test_a_notice_of_a_stranger_is_harmless(bench: Bench) -> None:
     store = await bench.store()
-    await until(lambda: store.vitals().listening)
+    await until(lambda: vital(store, "atlas_postgresql_listening") == 1)
     raw = await bench.raw()
     heard = listener_of(store)
     heard.news.clear()
@@ -238,7 +239,7 @@ async def test_a_call_has_a_limit_on_its_time(bench: Bench) -> None:
         assert time.monotonic() - began < 5
         assert all(isinstance(answer, Unavailable) for answer in answers)
     assert await store.get([job.id]) == [job]
-    assert store.vitals().in_use == 0
+    assert vital(store, "atlas_postgresql_pool_connections", "used") == 0
 
 
 async def test_a_caller_that_goes_away_leaves_the_write_whole(bench: Bench) -> None:
@@ -284,7 +285,9 @@ async def test_closing_a_session_waits_for_its_claims(bench: Bench) -> None:
 
 async def test_a_claim_of_several_types_tells_that_it_left_some(bench: Bench) -> None:
     store, other = await bench.store(), await bench.store()
-    await until(lambda: other.vitals().listening and store.vitals().listening)
+    await until(
+        lambda: vital(other, "atlas_postgresql_listening") == 1 and vital(store, "atlas_postgresql_listening") == 1
+    )
     kit = Tools(store)
     await kit.new(5, type="a")
     await kit.new(5, type="b")

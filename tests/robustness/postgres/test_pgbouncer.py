@@ -19,6 +19,7 @@ from atlas_grpc.testing.stores import CHECKS, CheckSkipped
 from tests.conformance.stores.factories_postgres import PostgresFactory
 from tests.support import debian, postgres
 from tests.support.postgres_bench import Tools, listener_of
+from tests.support.vitals import vital
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ async def test_check(name: str, server: postgres.PostgresServer, bouncer: str) -
 async def test_notices_go_past_it(server: postgres.PostgresServer, bouncer: str, bench: Bench) -> None:
     one = await bench.store(_options(server), url=bouncer)
     two = await bench.store(_options(server), url=bouncer)
-    await until(lambda: one.vitals().listening and two.vitals().listening)
+    await until(lambda: vital(one, "atlas_postgresql_listening") == 1 and vital(two, "atlas_postgresql_listening") == 1)
     (job,) = await Tools(one).new(1)
     heard = listener_of(two)
     await until(lambda: [job.id] in heard.news and heard.ready)

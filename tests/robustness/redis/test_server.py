@@ -19,6 +19,7 @@ from atlas_grpc.testing.stores._kit import Listener
 from tests.robustness.redis.conftest import HOUR, Hand, opened
 from tests.support import redis
 from tests.support.proxy import proxied
+from tests.support.vitals import number, vital
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -261,14 +262,19 @@ async def test_two_stores_hear_of_each_other_at_once(hand: Hand) -> None:
         await other.close()
 
 
-async def test_health_is_told(hand: Hand) -> None:
-    await hand.store.open_session("s", HOUR)
+async def test_vitals_are_told(hand: Hand) -> None:
+    store = hand.store
+    await store.open_session("s", HOUR)
     await hand.new(250)
     await hand.finish(await hand.claim(250))
-    health = await hand.store.health()
-    assert (health.server, health.aof, health.feed_head) == ("valkey", "off", 750)
-    assert 600 < health.feed_kept <= 750
-    assert health.feed_entries < 50
-    assert health.losses == 0
-    assert hand.store.stats.operations["insert"].calls == 1
-    assert hand.store.stats.operations["claim"].seconds > 0
+    assert vital(store, "atlas_redis_connections") == 2
+    assert vital(store, "atlas_redis_connects") == 2
+    assert vital(store, "atlas_redis_losses") == vital(store, "atlas_redis_audit_repairs") == 0
+    told = await store.examine()
+    assert told["atlas_redis_aof"] == {"always": False, "everysec": False, "no": False, "off": True, "unknown": False}
+    assert told["atlas_redis_persistence_ok"] == {"aof": True, "snapshot": True}
+    assert 600 < number(told["atlas_redis_feed_changes"]) <= 750
+    assert 0 < number(told["atlas_redis_feed_entries"]) < 50
+    assert number(told["atlas_redis_memory_bytes"]) > 100_000
+    assert number(told["atlas_redis_clients"]) >= 3
+    assert "atlas_redis_memory_limit_bytes" not in told

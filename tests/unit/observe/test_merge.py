@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from atlas_grpc.observe import metrics as names
 from atlas_grpc.observe.merge import SharedMetrics
 from atlas_grpc.observe.metrics import Metrics
 
@@ -38,7 +39,11 @@ def _samples(text: bytes, name: str) -> dict[str, float]:
 
 async def _started(folder: Path, name: str) -> tuple[Metrics, SharedMetrics]:
     metrics = Metrics()
-    shared = SharedMetrics(folder, name, lambda: metrics.render()[0])
+
+    async def render() -> bytes:
+        return metrics.render()[0]
+
+    shared = SharedMetrics(folder, name, render, {names.JOBS[0]})
     await shared.start()
     return metrics, shared
 
@@ -71,6 +76,22 @@ async def test_histograms_and_open_metrics(folder: Path):
     assert counts == {"0": 2, "1": 1}
     await first.stop()
     await second.stop()
+
+
+async def test_what_is_of_the_shared_store_is_told_once(folder: Path):
+    _, first = await _started(folder, "0")
+    two, second = await _started(folder, "1")
+    three, third = await _started(folder, "2")
+    for metrics, count in ((two, 5), (three, 6)):
+        metrics.gauge(*names.JOBS, lambda count=count: {"PENDING": count})
+        metrics.gauge(*names.WORKER_SLOTS, lambda: 8)
+    text, _ = await first.render("")
+    assert [line for line in text.decode().splitlines() if line.startswith("atlas_jobs{")] == [
+        'atlas_jobs{state="PENDING"} 5.0'
+    ]
+    assert _samples(text, "atlas_worker_slots") == {"1": 8, "2": 8}
+    for shared in (first, second, third):
+        await shared.stop()
 
 
 async def test_one_that_is_gone_is_left_out(folder: Path):

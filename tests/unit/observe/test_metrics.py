@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -15,6 +16,10 @@ from atlas_grpc.observe import metrics as names
 from atlas_grpc.observe.loop_lag import LoopLag
 from atlas_grpc.observe.metrics import Metrics
 from atlas_grpc.observe.series import Family, Histogram
+from atlas_grpc.stores.vitals import VITALS
+
+if TYPE_CHECKING:
+    from atlas_grpc.observe.readings import Meaning, Reading
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
 METHOD = {"grpc_type": "unary", "grpc_service": "atlas.v1.JobService", "grpc_method": "GetJob"}
@@ -23,6 +28,7 @@ GAUGES = (
     names.QUEUE_OLDEST_AGE,
     names.WATCH_STREAMS,
     names.JOBS,
+    names.STORE_BYTES,
     names.WORKER_SLOTS,
     names.WORKER_SLOTS_BUSY,
 )
@@ -163,7 +169,15 @@ def filled() -> Metrics:
     for name, text, labels in GAUGES:
         metrics.gauge(name, text, labels, lambda labels=labels: {"a": 1} if labels else 1)
     metrics.counter(*names.LOG_LINES_DROPPED, lambda: 0)
+    metrics.store_operation("put").seconds.observe(0.1)
+    metrics.readings(VITALS, lambda: {name: _reading(meaning) for name, meaning in VITALS.items()})
     return metrics
+
+
+def _reading(meaning: Meaning) -> Reading:
+    if meaning.kind == "histogram":
+        return Histogram((1, 2))
+    return {tuple("a" for _ in meaning.labels): 1.0}
 
 
 def test_both_formats_are_read_by_their_parsers():
