@@ -132,6 +132,10 @@ class StoreListener(Protocol):
 class Store(Protocol):
     """What the engine needs of a store. Errors: `StoreFull` where said; `Unavailable` when the store cannot be
     reached.
+
+    A store may bound how many finished jobs it keeps, or how much all jobs take, and deletes finished ones beyond that
+    before their retention is over: those that ended first go first, those of one instant by id. Whatever their
+    retention: else a job that has just ended could be the next to go. Unfinished jobs are never deleted.
     """
 
     instant: ClassVar[bool] = False
@@ -151,7 +155,8 @@ class Store(Protocol):
         ...
 
     def now(self) -> int:
-        """The store's clock."""
+        """The store's clock. Where that is a server's, raises Unavailable before the store was opened for the first
+        time; never after that, even while the server is away."""
         ...
 
     async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
@@ -177,7 +182,8 @@ class Store(Protocol):
 
     async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
         """Compare-and-set: stores each job whose stored version is the expected one; False for each that is stale or
-        gone.
+        gone. While the stored one runs, the given one must carry its token too: after a failover that lost writes the
+        same version may have been given to the claim of another worker.
         """
         ...
 
@@ -222,7 +228,10 @@ class Store(Protocol):
     async def changes(self, after: int, limit: int) -> tuple[list[Change], int]:
         """Up to `limit` entries of the feed after a cursor, in order, and the cursor after them. Of several changes
         of one job only the latest is told, so there may be fewer. Raises ResumeTokenExpired when changes after the
-        cursor are no longer kept."""
+        cursor are no longer kept.
+
+        The order is that in which calls took effect. What one call changed stands in the order of its batch, what it
+        claimed in the order of its answer; changes of others may stand between."""
         ...
 
     async def report(self, updates: Sequence[Update]) -> list[bool]:

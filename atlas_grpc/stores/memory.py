@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -65,7 +64,8 @@ class MemoryStore(Store):
         self._ready = ReadyIndex(self._jobs)
         self._due: list[tuple[int, str]] = []
         self._timed = 0
-        self._finished: deque[tuple[str, int]] = deque()
+        self._finished: list[tuple[int, str, int]] = []
+        """A heap of when jobs ended, with the version of that."""
         self._states = [0] * (max(State) + 1)
         self._size = 0
         self._epoch = f"{clock.now():x}"
@@ -155,7 +155,11 @@ class MemoryStore(Store):
         written: list[Job] = []
         for job, version in zip(jobs, expected, strict=True):
             old = self._jobs.get(job.spec.id)
-            fits = old is not None and old.version == version
+            fits = (
+                old is not None
+                and old.version == version
+                and (old.state is not State.RUNNING or lifecycle.holds(old, job.fence))
+            )
             if fits:
                 self._write(old, job)
                 written.append(job)
@@ -304,21 +308,21 @@ class MemoryStore(Store):
         return self._size + more > self._limits.max_bytes
 
     def _forget_surplus(self, more: int = 0) -> None:
-        """Deletes the oldest finished jobs beyond the bounds."""
+        """Deletes finished jobs beyond the bounds."""
         while self._finished:
             if self._terminal() <= self._limits.max_finished and self._size + more <= self._limits.max_bytes:
                 return
-            entry = self._finished.popleft()
+            entry = heapq.heappop(self._finished)
             if self._is_latest(entry):
-                self._remove(self._jobs[entry[0]])
+                self._remove(self._jobs[entry[1]])
 
     def _terminal(self) -> int:
         states = self._states
         return states[State.SUCCESS] + states[State.FAILED] + states[State.CANCELLED]
 
-    def _is_latest(self, entry: tuple[str, int]) -> bool:
-        job = self._jobs.get(entry[0])
-        return job is not None and job.version == entry[1]
+    def _is_latest(self, entry: tuple[int, str, int]) -> bool:
+        job = self._jobs.get(entry[1])
+        return job is not None and job.version == entry[2]
 
     def _write(self, old: Job | None, job: Job) -> None:
         spec = job.spec
@@ -337,12 +341,12 @@ class MemoryStore(Store):
                 heapq.heapify(self._due)
         if job.state is State.RUNNING:
             self._held.setdefault(job.session, set()).add(spec.id)
-        entry = (spec.id, job.version)
         if job.finish_time is not None:
-            self._finished.append(entry)
+            heapq.heappush(self._finished, (job.finish_time, spec.id, job.version))
             if len(self._finished) > 2 * self._terminal() + 1024:
-                self._finished = deque(entry for entry in self._finished if self._is_latest(entry))
-        self._append(entry)
+                self._finished = [entry for entry in self._finished if self._is_latest(entry)]
+                heapq.heapify(self._finished)
+        self._append((spec.id, job.version))
 
     def _unindex(self, job: Job) -> None:
         self._states[job.state] -= 1

@@ -347,7 +347,9 @@ async def test_a_file_of_a_newer_atlas_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as raw:
         raw.execute("pragma user_version = 1000")
     before = path.read_bytes()
-    with pytest.raises(FailedPrecondition, match=r"newer Atlas \(schema 1000; this one knows 1\)"):
+    with pytest.raises(
+        FailedPrecondition, match=rf"newer Atlas \(schema 1000; this one knows {len(schema.migrations())}\)"
+    ):
         async with opened(path):
             pass
     assert path.read_bytes() == before
@@ -398,8 +400,29 @@ async def test_a_failed_migration_leaves_the_file_as_it_was(tmp_path: Path, monk
     monkeypatch.setattr(schema, "migrations", lambda: [*known, "create table extra (x);\n"])
     async with opened(path) as kit:
         assert await kit.get(job) == job
-        assert await on_the_writer(kit, "pragma user_version") == (2,)
+        assert await on_the_writer(kit, "pragma user_version") == (len(known) + 1,)
         assert await on_the_writer(kit, "select count(*) from extra") == (0,)
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.db"
+    known = schema.migrations()
+    with monkeypatch.context() as before:
+        before.setattr(schema, "migrations", lambda: known[:1])
+        async with opened(path) as kit:
+            await kit.new(3)
+            await kit.session()
+            done = [await kit.finish(job) for job in await kit.claim(2)]
+    async with opened(path, max_finished=1) as kit:
+        assert await on_the_writer(kit, "pragma user_version") == (len(known),)
+
+        async def forgotten() -> bool:
+            return await kit.store.get([job.id for job in done]) == [None, done[1]]
+
+        await kit.new(1)
+        await kit.eventually(forgotten, "the one that ended first is gone")
 
 
 async def test_a_copy_brought_back_repeats_no_number(tmp_path: Path) -> None:

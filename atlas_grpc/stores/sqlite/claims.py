@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ... import lifecycle
 from .batches import jobs_by_number, select_list
-from .ledger import place_of
-from .transaction import Known
-from .writes import move
+from .writes import known_as, move
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...model import Ask, Job
-    from .transaction import Transaction
+    from .transaction import Known, Transaction
 
 _COLUMNS = "-priority, next_start, id, n, type, queue"
 _NESTED = f"select json_group_array(json_array({_COLUMNS})) from (select * from state indexed by"  # noqa: S608 - constant
@@ -86,7 +84,7 @@ def _records(tx: Transaction, taken: Sequence[_Candidate]) -> list[tuple[Known, 
         else:
             found[job_id] = known, known.job
     for job_id, job in jobs_by_number(tx.connection, list(unknown.values())).items():
-        found[job_id] = Known(unknown[job_id], job.version, place_of(job)), job
+        found[job_id] = known_as(unknown[job_id], job), job
     return [found[candidate[2]] for candidate in taken]
 
 

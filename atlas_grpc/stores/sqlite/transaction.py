@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ...model import Job
+from ...model import Job, State
 from .ledger import Place
 
 if TYPE_CHECKING:
@@ -35,9 +35,14 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
     n: int
     version: int
+    fence: int
     place: Place
     job: Job | None = None
     """None when only the rest was read, or when the record is large."""
+
+    def accepts(self, job: Job, version: int) -> bool:
+        """Whether a put of the job with that expected version is to be stored."""
+        return self.version == version and (self.place[0] != State.RUNNING or self.fence == job.fence)
 
 
 class Transaction:

@@ -26,18 +26,24 @@ _FORGOTTEN_AT_ONCE = 250
 
 _BY_NAME = "select json_group_array(json_array(n)) from name where namespace = ? and request_id in (?*)"
 _HEADS = (
-    "select json_group_array(json_array(id, n, version, state, ready, ifnull(session, ''), type, queue, priority))"
+    "select json_group_array(json_array("
+    "id, n, version, fence, state, ready, ifnull(session, ''), type, queue, priority))"
     " from state where id in (?*)"
 )
 _FEED = "insert into feed (seq, n, version) values ?*"
 _OLDEST = (
     "select json_group_array(json_array(n)) from"
-    " (select n from state where due is not null and state >= 3 order by due, id limit ?)"
+    " (select n from state indexed by state_finished where finished is not null order by finished, id limit ?)"
 )
 _SIZES = (
     "select json_group_array(json_array(s.n, length(s.doc) + length(p.doc) + ifnull(length(cast(s.result as blob)), 0)"
     " + ifnull(length(cast(p.payload as blob)), 0))) from state s join spec p on p.n = s.n where s.n in (?*)"
 )
+
+
+def known_as(n: int, job: Job) -> Known:
+    """What to know of a record that is stored under that number."""
+    return Known(n, job.version, job.fence, place_of(job))
 
 
 def _stored(tx: Transaction, ids: Sequence[str]) -> dict[str, Known]:
@@ -50,8 +56,8 @@ def _stored(tx: Transaction, ids: Sequence[str]) -> dict[str, Known]:
             unknown.append(job_id)
         else:
             found[job_id] = known
-    for job_id, n, version, *place in select_in(tx.connection, _HEADS, unknown):
-        found[job_id] = Known(n, version, (place[0], place[1], place[2], place[3], place[4], place[5]))
+    for job_id, n, version, fence, *place in select_in(tx.connection, _HEADS, unknown):
+        found[job_id] = Known(n, version, fence, (place[0], place[1], place[2], place[3], place[4], place[5]))
     return found
 
 
@@ -116,7 +122,7 @@ def _store_new(tx: Transaction, jobs: Sequence[Job]) -> None:
     numbered = list(zip(tx.ledger.take_seqs(len(jobs)), jobs, strict=True))
     insert_jobs(tx.connection, numbered)
     write_rows(tx.connection, _FEED, "(?, ?, ?)", [(n, n, job.version) for n, job in numbered])
-    new = [(Known(n, job.version, place_of(job)), job) for n, job in numbered]
+    new = [(known_as(n, job), job) for n, job in numbered]
     tx.ledger.count((None, known.place) for known, _ in new)
     _note(tx, new)
 
@@ -135,7 +141,7 @@ def _note(tx: Transaction, written: Sequence[tuple[Known, Job]]) -> None:
             kept.pop(job_id, None)
             tx.large.add(job_id)
         if job.finish_time is None:
-            known.set(job_id, Known(now.n, now.version, now.place, job) if small else now)
+            known.set(job_id, Known(now.n, now.version, now.fence, now.place, job) if small else now)
         else:
             # It is hardly ever written again.
             known.drop(job_id)
@@ -150,11 +156,11 @@ def put(tx: Transaction, jobs: Sequence[Job], expected: Sequence[int]) -> list[b
     moves: list[tuple[Known, Job]] = []
     for job, version in zip(jobs, expected, strict=True):
         before = stored.get(job.spec.id)
-        fits = before is not None and before.version == version
+        fits = before is not None and before.accepts(job, version)
         answers.append(fits)
         if before is not None and fits:
             moves.append((before, job))
-            stored[job.spec.id] = Known(before.n, job.version, place_of(job))
+            stored[job.spec.id] = known_as(before.n, job)
     move(tx, moves)
     return answers
 
@@ -167,7 +173,7 @@ def move(tx: Transaction, moves: Sequence[tuple[Known, Job]]) -> None:
     seqs = ledger.take_seqs(len(moves))
     changes = [(seq, before.n, job.version) for seq, (before, job) in zip(seqs, moves, strict=True)]
     write_rows(tx.connection, _FEED, "(?, ?, ?)", changes)
-    after = [Known(before.n, job.version, place_of(job)) for before, job in moves]
+    after = [known_as(before.n, job) for before, job in moves]
     ledger.count((before.place, now.place) for (before, _), now in zip(moves, after, strict=True))
     _note(tx, [(now, job) for now, (_, job) in zip(after, moves, strict=True)])
 
@@ -190,8 +196,8 @@ def delete(tx: Transaction, jobs: Sequence[Job]) -> list[bool]:
 
 
 def forget(tx: Transaction, limit: int = _FORGOTTEN_AT_ONCE, more: int = 0) -> bool:
-    """Deletes finished jobs beyond the bounds, those first whose retention would be over first; no more than `limit`,
-    and where there should be room for so many bytes `more`, no more than it takes. False when there are none."""
+    """Deletes finished jobs beyond the bounds; no more than `limit`, and where there should be room for so many bytes
+    `more`, no more than it takes. False when there are none."""
     ledger, limits = tx.ledger, tx.limits
     surplus = max(0, ledger.finished - limits.max_finished)
     over = ledger.size + more - limits.max_bytes

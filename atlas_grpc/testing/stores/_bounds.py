@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ... import lifecycle
 from ...model import Content, Succeeded
 from ...stores.base import Filter
-from ._kit import Kit, check, equal, ids, true
+from ._kit import EMPTY, HOUR, Kit, check, equal, ids, true
 
 if TYPE_CHECKING:
     from ...model import Job
@@ -65,6 +65,26 @@ async def the_oldest_finished_go_by_count(kit: Kit) -> None:
     equal(await kit.insert(again), [again], "their names are free")
     page = await kit.store.find(Filter("default"), None, 10)
     equal(ids(page.jobs), [again.id, *ids(done[:1:-1])], "the listing has the others")
+
+
+@check(max_finished=3)
+async def the_first_to_end_go_first(kit: Kit) -> None:
+    """By the time of their end, whatever their retention and the order in which their ends were stored."""
+    spans = {"a": (50, HOUR), "b": (20, 3 * HOUR), "c": (40, HOUR), "d": (10, 9 * HOUR), "e": (30, 2 * HOUR)}
+    await kit.insert(*(kit.job(labels={"name": name}, retention=keep) for name, (_, keep) in spans.items()))
+    await kit.session()
+    taken = await kit.claim(5)
+    start = await kit.store.head()
+    now = kit.store.now()
+    ends = [lifecycle.ended(job, now + spans[job.spec.labels["name"]][0], Succeeded(EMPTY), kit.rng) for job in taken]
+    equal(await kit.store.put(ends, [job.version for job in taken]), [True] * 5, "undisputed ends are stored")
+
+    async def is_so() -> bool:
+        return [job is not None for job in await kit.store.get([job.id for job in ends])] == [True, False] * 2 + [True]
+
+    await kit.eventually(is_so, "the two that ended first are gone")
+    gone = [change.spec.labels["name"] for change in await kit.feed(start) if change.job is None]
+    equal(gone, ["d", "b"], "the first to end goes first")
 
 
 @check(max_finished=2)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ... import lifecycle
-from ...model import Content
+from ...model import Ask, Content, Succeeded
 from ._kit import EMPTY, PATIENCE, Kit, check, equal, expired_token, ids, true
 
 if TYPE_CHECKING:
@@ -40,6 +40,33 @@ async def a_batch_stands_in_the_feed_job_by_job(kit: Kit) -> None:
     start = await kit.store.head()
     jobs = await kit.new(50)
     equal(sorted(_told(await kit.feed(start, limit=7))), [(job.id, 1) for job in jobs], "the jobs of a batch")
+
+
+@check()
+async def a_batch_stands_in_the_feed_in_its_order(kit: Kit) -> None:
+    """What one call changed is told in the order of its batch, whatever its ids; claims in the order of the answer."""
+    start = await kit.store.head()
+    jobs = [kit.job(type=f"t{n % 2}", priority=n % 3, request_id=f"r{7 * n % 90}" if n % 4 else "") for n in range(90)]
+    kit.rng.shuffle(jobs)
+    await kit.insert(*jobs)
+    equal(ids(change.job for change in await kit.feed(start)), ids(jobs), "of an insert")
+
+    start = await kit.store.head()
+    await kit.session()
+    taken = await kit.claim(40, asks=[Ask("t0", 30), Ask("t1", 30)])
+    equal(ids(change.job for change in await kit.feed(start)), ids(taken), "of a claim")
+
+    start = await kit.store.head()
+    now = kit.store.now()
+    kit.rng.shuffle(taken)
+    ends = [lifecycle.ended(job, now, Succeeded(EMPTY), kit.rng) for job in taken]
+    equal(await kit.store.put(ends, [job.version for job in taken]), [True] * 40, "undisputed ends are stored")
+    equal(ids(change.job for change in await kit.feed(start)), ids(ends), "of a put")
+
+    start = await kit.store.head()
+    kit.rng.shuffle(ends)
+    equal(await kit.store.delete(ends), [True] * 40, "undisputed deletes")
+    equal([change.spec.id for change in await kit.feed(start)], ids(ends), "of a delete")
 
 
 @check()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from msgspec.structs import replace
+
 from ... import lifecycle
 from ...errors import Code
 from ...model import Content, Failed, Failure, Job, JobSpec, RetryPolicy, State, Succeeded
 from ...stores.base import Filter
-from ._kit import HOUR, Kit, check, equal, ids, present, true
+from ._kit import EMPTY, HOUR, Kit, check, equal, ids, present, true
 
 _WRITERS = 8
 
@@ -165,6 +167,24 @@ async def put_is_compare_and_set(kit: Kit) -> None:
         "only the fresh one was replaced",
     )
     equal(await kit.put(lifecycle.new_run(batch[1], kit.store.now()), 7), False, "a version that never was")
+
+
+@check()
+async def put_needs_the_running_token(kit: Kit) -> None:
+    """Of a running job the version is not enough: a record without its token is stale. Else there is none to match."""
+    taken = await kit.running()
+    now = kit.store.now()
+    late = replace(taken, fence=taken.fence - 1)
+    for after in (
+        lifecycle.ended(late, now, Succeeded(EMPTY), kit.rng),
+        lifecycle.released(late, now, 0),
+        lifecycle.request_cancel(late, now, "why not", HOUR),
+    ):
+        equal(await kit.put(after, taken.version), False, "a put with another token than the running one")
+    equal(await kit.get(taken), taken, "the running job is left alone")
+    done = await kit.finish(taken)
+    again = replace(lifecycle.new_run(done, now), fence=done.fence + 5)
+    equal(await kit.put(again, done.version), True, "a job that does not run has no token to match")
 
 
 @check()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec.structs import replace
 
 from ... import lifecycle
+from ...errors import Unavailable
 from ...model import Ask, State
-from ._kit import HOUR, SHORT, Kit, check, equal, ids, present, true
+from ._kit import HOUR, SHORT, Kit, Listener, check, equal, ids, present, true
 
 
 @check()
@@ -95,3 +98,15 @@ async def many_timers_are_worked_off(kit: Kit) -> None:
         moved += [job.id for job in found]
     equal(sorted(moved), [job.id for job in jobs], "each is moved exactly once")
     equal(await kit.store.due(10), ([], None), "nothing is left")
+
+
+@check()
+async def the_clock_is_known_once_open(kit: Kit) -> None:
+    """A store that was never open may not know the time, and says so by Unavailable; one that was knows it for good."""
+    async with kit.factory() as store:
+        with suppress(Unavailable):
+            true(store.now() > 0, "a time is one")
+        await store.open(Listener())
+        before = store.now()
+        await store.close()
+        true(store.now() >= before, "the clock goes on when the store is closed")

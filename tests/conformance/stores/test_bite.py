@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from atlas_grpc.errors import AtlasError, ResumeTokenExpired
+from atlas_grpc.errors import AtlasError, ResumeTokenExpired, Unavailable
 from atlas_grpc.model import Ask, Job, LogLine, State, Update
 from atlas_grpc.stores.base import Change, Counts, Filter, Output, Page, StoreListener
 from atlas_grpc.stores.memory import MemoryStore
@@ -59,7 +59,7 @@ class NamesStayTaken(MemoryStore):
             self._keys[key] = next(iter(self._jobs), "")
 
 
-@seen_by("put_is_compare_and_set", "one_of_two_writers_wins", "a_zombie_is_refused", "rescue_and_finish_race")
+@seen_by("put_is_compare_and_set", "one_of_two_writers_wins", "rescue_and_finish_race")
 class LastWriterWins(MemoryStore):
     async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
         stored = [job.version if (job := self._jobs.get(new.id)) else -1 for new in jobs]
@@ -227,7 +227,8 @@ class ClaimsAreNotStored(MemoryStore):
         before = dict(self._jobs)
         taken = await super().claim(session, worker, asks, limit)
         await super().put(
-            [replace(before[job.id], version=job.version) for job in taken], [job.version for job in taken]
+            [replace(before[job.id], version=job.version, fence=job.fence) for job in taken],
+            [job.version for job in taken],
         )
         return taken
 
@@ -310,6 +311,47 @@ class TheFeedRepeats(MemoryStore):
         entries = [self._feed[at % self._limits.feed_length] for at in range(after, end)]
         jobs = [self._jobs[entry[0]] for entry in entries if isinstance(entry, tuple) and entry[0] in self._jobs]
         return [Change(job.spec, job) for job in jobs], end
+
+
+@seen_by("a_batch_stands_in_the_feed_in_its_order")
+class BatchesAreSorted(MemoryStore):
+    async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
+        places = sorted(range(len(jobs)), key=lambda place: jobs[place].id)
+        answers = await super().insert([jobs[place] for place in places])
+        return [answers[places.index(place)] for place in range(len(jobs))]
+
+
+@seen_by("a_batch_stands_in_the_feed_in_its_order")
+class ClaimsAreAnsweredById(MemoryStore):
+    async def claim(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
+        return sorted(await super().claim(session, worker, asks, limit), key=lambda job: job.id)
+
+
+@seen_by("the_clock_is_known_once_open")
+class NoTimeBeforeItIsOpen(MemoryStore):
+    def now(self) -> int:
+        if not self._listeners:
+            raise LookupError("not open")
+        return super().now()
+
+
+@seen_by("the_clock_is_known_once_open")
+class TimeEndsWithTheStore(MemoryStore):
+    async def close(self) -> None:
+        await super().close()
+        self.now = self._unknown  # type: ignore[method-assign]
+
+    def _unknown(self) -> int:
+        raise Unavailable("nobody knows")
+
+
+@seen_by("put_needs_the_running_token")
+class TheVersionIsEnough(MemoryStore):
+    async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
+        known = [self._jobs.get(job.id) for job in jobs]
+        return await super().put(
+            [replace(job, fence=old.fence) if old else job for job, old in zip(jobs, known, strict=True)], expected
+        )
 
 
 @seen_by("deletions_are_told", "no_gap_while_others_write")
@@ -415,8 +457,24 @@ class NeverForgets(MemoryStore):
 
 @seen_by("a_new_run_is_not_forgotten")
 class ForgetsByFirstEnd(MemoryStore):
-    def _is_latest(self, entry: tuple[str, int]) -> bool:
-        return entry[0] in self._jobs
+    def _is_latest(self, entry: tuple[int, str, int]) -> bool:
+        return entry[1] in self._jobs
+
+
+@seen_by("the_first_to_end_go_first")
+class ForgetsByExpiry(MemoryStore):
+    def _forget_surplus(self, more: int = 0) -> None:
+        while self._terminal() > self._limits.max_finished:
+            done = [job for job in self._jobs.values() if job.state.terminal]
+            self._remove(min(done, key=lambda job: job.due or 0))
+
+
+@seen_by("the_first_to_end_go_first")
+class ForgetsByOrderOfPuts(MemoryStore):
+    def _forget_surplus(self, more: int = 0) -> None:
+        while self._terminal() > self._limits.max_finished:
+            ended = [entry[0] for entry in self._feed if isinstance(entry, tuple)]
+            self._remove(next(job for id_ in ended if (job := self._jobs.get(id_)) and job.state.terminal))
 
 
 @seen_by("the_oldest_finished_go_by_size", "results_count_too")

@@ -23,6 +23,7 @@ DOES_NOT_APPLY = {
     "a_cursor_that_is_too_old_is_refused": "nothing but deletions is ever forgotten",
     "the_oldest_finished_go_by_count": "finished jobs go by their retention alone",
     "a_new_run_is_not_forgotten": "the same",
+    "the_first_to_end_go_first": "the same",
     "the_oldest_finished_go_by_size": "the same",
     "results_count_too": "the same",
 }

@@ -30,7 +30,7 @@ with moved as (
         $21::text::int[], {column 22 int}
     ) as new (id, expected, version, state, ready, next_start, due, session, worker, fence, attempt, attempt_start,
         deadline, error_reason, error_message, place, result_at, result_size, state_at, state_size)
-    where s.id = new.id and s.version = new.expected
+    where s.id = new.id and s.version = new.expected and (s.state <> 2 or s.fence = new.fence)
     returning new.place
 )
 select count(*) as stored, case when count(*) < $1 then array_agg(place) end as places,
