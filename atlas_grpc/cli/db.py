@@ -95,16 +95,16 @@ def _with_store(
     loaded = load(config_file, {"store": store})
     if loaded is None:
         return exits.USAGE
-    url = loaded.settings.store
-    if urlsplit(url).scheme not in ("postgresql", "postgres"):
-        exits.complain(
-            f"a {urlsplit(url).scheme} store has no schema to look after; name a postgresql:// one by --store"
-        )
-        return exits.USAGE
     import asyncio
 
-    from ..stores import WrongUrl, not_installed
+    from ..stores import WrongUrl, not_installed, schemes
 
+    url = loaded.settings.store
+    scheme = urlsplit(url).scheme
+    if scheme not in schemes.POSTGRES:
+        known = schemes.shown((schemes.POSTGRES,))
+        exits.complain(f"a {scheme} store has no schema to look after; name a {known} one by --store")
+        return exits.USAGE
     try:
         from ..stores import postgres
     except ModuleNotFoundError as error:

@@ -12,6 +12,7 @@ import re
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from ...model import Record
+from .. import schemes
 from ..base import WrongUrl
 
 _LIBPQ = frozenset({
@@ -20,7 +21,6 @@ _LIBPQ = frozenset({
     "sslpassword", "sslrootcert", "target_session_attrs", "user",
 })  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,39}")
-_SCHEMES = ("postgresql", "postgres")
 _YES = ("true", "on", "1")
 _NO = ("false", "off", "0")
 
@@ -55,7 +55,7 @@ def parse(url: str) -> Options:
         port = parts.port
     except ValueError as error:
         raise WrongUrl("store", f"is no URL: {error}") from None
-    if parts.scheme not in _SCHEMES:
+    if parts.scheme not in schemes.POSTGRES:
         raise WrongUrl("store", f"must begin with postgresql://, not {parts.scheme}://")
     if port == 0:
         raise WrongUrl("port", "must be from 1 to 65535")
@@ -103,7 +103,7 @@ def _timeout(name: str, value: str) -> float:
 def _listen(name: str, value: str) -> str:
     if value == "off":
         return ""
-    if urlsplit(value).scheme not in _SCHEMES:
+    if urlsplit(value).scheme not in schemes.POSTGRES:
         raise WrongUrl(name, "must be a postgresql:// URL (percent-encoded), or off")
     return value
 

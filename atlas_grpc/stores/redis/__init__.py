@@ -38,13 +38,12 @@ from typing import TYPE_CHECKING
 from .audit import Findings
 from .faults import UnfitServer
 from .store import RedisLimits, RedisStore
-from .url import SCHEMES, parse
+from .url import parse
 
 if TYPE_CHECKING:
     from ...clock import Clock
 
 __all__ = [
-    "SCHEMES",
     "Findings",
     "RedisLimits",
     "RedisStore",

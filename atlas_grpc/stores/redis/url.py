@@ -18,12 +18,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+from .. import schemes
 from ..base import WrongUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-SCHEMES = ("redis", "rediss", "redis+unix", "unix", "redis+sentinel", "rediss+sentinel")
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _WAIT = re.compile(r"aof|replicas:([1-9]\d?)")
@@ -76,8 +75,8 @@ def parse(url: str) -> Target:
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError as error:
         raise WrongUrl("syntax", f"is wrong: {error}") from None
-    if scheme not in SCHEMES:
-        raise WrongUrl("scheme", f"is {scheme!r}; known are {', '.join(SCHEMES)}")
+    if scheme not in schemes.REDIS:
+        raise WrongUrl("scheme", f"is {scheme!r}; known are {', '.join(schemes.REDIS)}")
     tls = scheme.startswith("rediss")
     arguments: dict[str, Any] = {name: query.pop(name) for name in _TLS if name in query}
     if arguments and not tls:
