@@ -10,6 +10,7 @@ planned anew.
 from __future__ import annotations
 
 import asyncio
+import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,11 +50,24 @@ _SETTINGS = {
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
 }
-_TEXTS = {
-    path.name.removesuffix(".sql"): path.read_text("utf-8")
-    for path in (files(__package__) / "sql").iterdir()
-    if path.name.endswith(".sql")
-}
+_PART = re.compile(r"\{part (\w+)\}")
+
+
+def _texts() -> dict[str, str]:
+    """The statements by name; what several have in common stands in `parts`."""
+    folder = files(__package__) / "sql"
+
+    def part(match: re.Match[str]) -> str:
+        return (folder / "parts" / f"{match[1]}.sql").read_text("utf-8").rstrip()
+
+    return {
+        path.name.removesuffix(".sql"): _PART.sub(part, path.read_text("utf-8"))
+        for path in folder.iterdir()
+        if path.name.endswith(".sql")
+    }
+
+
+_TEXTS = _texts()
 
 
 def in_schema(text: str, schema: str) -> str:
