@@ -92,6 +92,10 @@ async def test_both_serve_and_one_that_dies_is_started_again(store: str):
             text = await asyncio.to_thread(_read, f"{http}/metrics")
             processes = set(re.findall(r'atlas_build_info{[^}]*process="([0-9]+)"', text))
             assert processes == {"0", "1"}
+            assert set(re.findall(r'atlas_postgresql_pool_size{process="([0-9]+)"}', text)) == {"0", "1"}
+            # All processes tell the same of the store that they share.
+            assert len(re.findall(r'^atlas_jobs{state="SUCCESS"}', text, re.MULTILINE)) == 1
+            assert len(re.findall(r'^atlas_postgresql_dead_tuples{table="job_states"}', text, re.MULTILINE)) == 1
             os.kill(victim, signal.SIGKILL)
             await until(lambda: len(parent.serving) == 3, 30)
             assert "a sibling died" in parent.said
