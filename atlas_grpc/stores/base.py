@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from ..model import Ask, Job, Update
     from ..observe.readings import Reading
 
+MAX_INFO = 64 << 10
+"""Bytes of what a session tells of itself."""
+MAX_DOCUMENT = 1 << 20
+"""Bytes of a document."""
+MAX_DOCUMENTS = 10_000
+"""Documents of a kind."""
+MAX_DOCUMENT_NAME = 200
+"""Characters of the key, or of the kind, of a document."""
+
 
 class WrongUrl(ValueError):
     """The URL of a store cannot be used. `option` names the part that is wrong; the text holds no password."""
@@ -201,12 +210,19 @@ class Store(Protocol):
         be due."""
         ...
 
-    async def open_session(self, session: str, ttl: int) -> None:
-        """Opens a worker session that expires after `ttl` unless renewed."""
+    async def open_session(self, session: str, ttl: int, info: bytes = b"") -> None:
+        """Opens a worker session that expires after `ttl` unless renewed. `info`, at most MAX_INFO bytes, is what the
+        worker tells of itself; the store does not look into it. Opening a session that is there gives it a new term
+        and replaces its info. Raises ValueError when the info is too large."""
         ...
 
     async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
-        """Extends sessions; False for each that is not there any more."""
+        """Extends sessions, whose infos stay; False for each that is not there any more."""
+        ...
+
+    async def sessions(self) -> list[tuple[str, bytes]]:
+        """The open sessions that have not expired, each with its info, in the order of their ids. All of one instant,
+        however many: meant for up to 10,000."""
         ...
 
     async def close_session(self, session: str) -> None:
@@ -244,6 +260,20 @@ class Store(Protocol):
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         """Kept log lines from an offset on, in order; the first may have a larger one: what is between is gone."""
+        ...
+
+    async def put_documents(self, kind: str, documents: Mapping[str, bytes]) -> None:
+        """Stores small named documents that are for all who use the store: each under its key, in the place of what
+        was there, all of the call or none. They are as durable as jobs and stay for ever; the feed does not tell of
+        them, and no hint is given. What is there already with the same bytes is not written again.
+
+        Kinds and keys are of 1 to MAX_DOCUMENT_NAME characters, none of them NUL; a document has at most MAX_DOCUMENT
+        bytes. Raises ValueError for others, and StoreFull when the kind would have more than MAX_DOCUMENTS."""
+        ...
+
+    async def documents(self, kind: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        """Those of these documents that exist, or all of the kind, by key and in no order; all of one instant. Empty
+        for a kind that nobody wrote."""
         ...
 
     def vitals(self) -> Mapping[str, Reading]:

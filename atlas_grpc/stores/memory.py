@@ -16,12 +16,13 @@ import msgspec
 from .. import lifecycle
 from ..errors import ResumeTokenExpired
 from ..model import EMPTY_OBJECT, LogLine, State
+from ._documents import check_documents, check_info, full
 from ._output import JobOutput
 from ._ready import ReadyIndex
-from .base import Change, Counts, Filter, Output, Page, Store, StoreListener
+from .base import MAX_DOCUMENTS, Change, Counts, Filter, Output, Page, Store, StoreListener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from ..clock import Clock
     from ..model import Ask, Job, JobSpec, Update
@@ -71,8 +72,10 @@ class MemoryStore(Store):
         self._epoch = f"{clock.now():x}"
         self._fence = clock.now()
         self._sessions: dict[str, int] = {}
+        self._infos: dict[str, bytes] = {}
         self._held: dict[str, set[str]] = {}
         self._outputs: dict[str, JobOutput] = {}
+        self._documents: dict[str, dict[str, bytes]] = {}
         self._feed: list[tuple[str, int] | JobSpec] = []
         self._head = 0
         self._gone: list[str] = []
@@ -219,8 +222,10 @@ class MemoryStore(Store):
             if job.due is not None:
                 heapq.heappush(self._due, (job.due, job.spec.id))
 
-    async def open_session(self, session: str, ttl: int) -> None:
+    async def open_session(self, session: str, ttl: int, info: bytes = b"") -> None:
+        check_info(info)
         self._sessions[session] = self.now() + ttl
+        self._infos[session] = info
         self._held.setdefault(session, set())
 
     async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
@@ -233,8 +238,13 @@ class MemoryStore(Store):
             answers.append(alive)
         return answers
 
+    async def sessions(self) -> list[tuple[str, bytes]]:
+        now = self.now()
+        return sorted((session, self._infos[session]) for session, until in self._sessions.items() if until > now)
+
     async def close_session(self, session: str) -> None:
         self._sessions.pop(session, None)
+        self._infos.pop(session, None)
         if not self._held.get(session):
             self._held.pop(session, None)
 
@@ -298,6 +308,17 @@ class MemoryStore(Store):
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         output = self._outputs.get(job_id)
         return [] if output is None else output.read(start, limit)
+
+    async def put_documents(self, kind: str, documents: Mapping[str, bytes]) -> None:
+        check_documents(kind, documents)
+        known = self._documents.get(kind, {})
+        if len(known.keys() | documents.keys()) > MAX_DOCUMENTS:
+            raise full()
+        self._documents[kind] = {**known, **documents}
+
+    async def documents(self, kind: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        known = self._documents.get(kind, {})
+        return dict(known) if keys is None else {key: known[key] for key in keys if key in known}
 
     def _full(self, more: int) -> bool:
         states = self._states

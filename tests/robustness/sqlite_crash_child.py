@@ -2,6 +2,7 @@
 
 begin <id> …            an insert of these jobs, all of them or none
 done <id>=<version> …   these records are acknowledged
+note <kind> <number>    both documents of the kind are of this number at least
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def acknowledged(jobs: list[Job]) -> None:
 async def live(kit: Kit, name: str) -> None:
     """Jobs that are inserted, claimed, told about, finished or given back, and some deleted, for ever."""
     store = kit.store
-    await store.open_session(name, 3_600 * SECOND)
+    await store.open_session(name, 3_600 * SECOND, name.encode())
     for turn in range(1_000_000):
         new = [
             kit.job(type=name, request_id=f"{name} {kit.rng.random()}", payload=Content(b'{"x":1}')) for _ in range(7)
@@ -46,6 +47,8 @@ async def live(kit: Kit, name: str) -> None:
         ends += [lifecycle.released(job, now, 0) for job in taken[3:]]
         assert all(await store.put(ends, [job.version for job in taken]))
         acknowledged(ends)
+        await store.put_documents(name, dict.fromkeys(("one", "other"), b"%d" % turn))
+        tell("note", name, str(turn))
         if turn % 3 == 0:
             tell("doom", ends[0].id)
             assert await store.delete(ends[:1]) == [True]

@@ -34,6 +34,7 @@ class Told:
         self.batches: list[list[str]] = []
         self.doomed: set[str] = set()
         self.gone: set[str] = set()
+        self.notes: dict[str, int] = {}
 
     def hear(self, line: str) -> None:
         word, *what = line.split()
@@ -45,6 +46,8 @@ class Told:
             self.doomed.update(what)
         elif word == "gone":
             self.gone.update(what)
+        elif word == "note":
+            self.notes[what[0]] = int(what[1])
 
 
 def run_and_kill(path: Path, seed: int, told: Told, lines: int) -> None:
@@ -75,6 +78,7 @@ async def test_what_was_acknowledged_is_there_after_kill_9(tmp_path: Path) -> No
         fence = await check(path, told, fence)
     assert len(told.versions) > KILLS * 7
     assert told.gone
+    assert told.notes
 
 
 async def check(path: Path, told: Told, fence: int) -> int:
@@ -84,6 +88,7 @@ async def check(path: Path, told: Told, fence: int) -> int:
     try:
         await everything_acknowledged_is_there(store, told)
         await nothing_is_half_done(store, told)
+        await documents_are_there(store, told)
         assert await store.renew(["unknown"], SECOND) == [False]
         counts = await store.counts()
     finally:
@@ -127,3 +132,12 @@ async def nothing_is_half_done(store: SqliteStore, told: Told) -> None:
         there = Counter(job is not None for job in await store.get(mine))
         assert len(there) <= 1, "an insert is there in part"
     told.batches = told.batches[-50:]
+
+
+async def documents_are_there(store: SqliteStore, told: Told) -> None:
+    infos = dict(await store.sessions())
+    for kind, number in told.notes.items():
+        found = await store.documents(kind)
+        assert found["one"] == found["other"], "a put of documents is there in part"
+        assert int(found["one"]) >= number, "an acknowledged document is lost"
+        assert infos[kind] == kind.encode()

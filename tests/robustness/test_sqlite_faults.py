@@ -22,7 +22,7 @@ from atlas_grpc.engine.engine import Engine
 from atlas_grpc.errors import AtlasError, FailedPrecondition, Internal, ResumeTokenExpired, StoreFull, Unavailable
 from atlas_grpc.model import Content, Progress, State, Update
 from atlas_grpc.observe.metrics import Metrics
-from atlas_grpc.stores.base import Filter
+from atlas_grpc.stores.base import MAX_DOCUMENTS, MAX_INFO, Filter
 from atlas_grpc.stores.sqlite import SqliteLimits, SqliteStore, connection, readers, schema, writer, writes
 from atlas_grpc.testing import FakeClock
 from atlas_grpc.testing.stores._kit import HOUR, Kit
@@ -404,25 +404,58 @@ async def test_a_failed_migration_leaves_the_file_as_it_was(tmp_path: Path, monk
         assert await on_the_writer(kit, "select count(*) from extra") == (0,)
 
 
-async def test_a_file_of_the_first_version_is_brought_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
-    known = schema.migrations()
-    with monkeypatch.context() as before:
-        before.setattr(schema, "migrations", lambda: known[:1])
-        async with opened(path) as kit:
-            await kit.new(3)
-            await kit.session()
-            done = [await kit.finish(job) for job in await kit.claim(2)]
+    async with opened(path) as kit:
+        await kit.new(3)
+        await kit.session()
+        done = [await kit.finish(job) for job in await kit.claim(2)]
+    with closing(sqlite3.connect(path)) as raw:
+        for later in ("index state_finished", "table session_info", "table document"):
+            raw.execute(f"drop {later}")
+        raw.execute("pragma user_version = 1")
     async with opened(path, max_finished=1) as kit:
-        assert await on_the_writer(kit, "pragma user_version") == (len(known),)
+        assert await on_the_writer(kit, "pragma user_version") == (len(schema.migrations()),)
 
         async def forgotten() -> bool:
             return await kit.store.get([job.id for job in done]) == [None, done[1]]
 
         await kit.new(1)
         await kit.eventually(forgotten, "the one that ended first is gone")
+        assert await kit.store.sessions() == [("s1", b"")]
+        await kit.session(info=b"told")
+        await kit.store.put_documents("kind", {"a": b"1"})
+    async with opened(path) as kit:
+        assert await kit.store.sessions() == [("s1", b"told")]
+        assert await kit.store.documents("kind") == {"a": b"1"}
+
+
+async def test_documents_that_are_there_already_are_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    documents = {f"{n}": b"x" * n for n in range(1_000)}
+    async with opened(path) as kit:
+        await kit.store.put_documents("kind", documents)
+        before, wal = kit.store.stats.commits, kit.store.wal_size()
+        await kit.store.put_documents("kind", documents)
+        await kit.store.put_documents("kind", {"7": documents["7"]})
+        with pytest.raises(StoreFull):
+            await kit.store.put_documents("kind", {"7": b"new"} | {f"more {n}": b"" for n in range(MAX_DOCUMENTS)})
+        assert kit.store.stats.commits == before
+        assert kit.store.stats.failures == 0
+        assert kit.store.wal_size() <= wal
+        await kit.store.put_documents("kind", documents | {"7": b"new"})
+        assert kit.store.stats.commits == before + 1
+        assert await on_the_writer(kit, "select data from document where key = '7'") == (b"new",)
+
+
+async def test_a_heartbeat_does_not_write_the_info_again(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with opened(path) as kit:
+        await kit.session("s", info=b"x" * MAX_INFO)
+        before = kit.store.wal_size()
+        for _ in range(10):
+            assert await kit.store.renew(["s"], HOUR) == [True]
+        assert kit.store.wal_size() - before < MAX_INFO * 5
 
 
 async def test_a_copy_brought_back_repeats_no_number(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import asyncpg
 
 from ...errors import AtlasError, Internal, StoreFull, Unavailable
 from ...observe.logs import get_logger
+from .._documents import full
 
 if TYPE_CHECKING:
     import random
@@ -55,6 +56,9 @@ def translated(error: Exception, rng: random.Random) -> AtlasError:
     """The error of Atlas for what the driver raised. No text of the server goes further than the log."""
     if isinstance(error, AtlasError):
         return error
+    if isinstance(error, _pg.CheckViolationError):
+        # There is but one check that a statement can meet: that of migrations/0002_documents.sql.
+        return full()
     if isinstance(error, (_pg.DiskFullError, _pg.ConfigurationLimitExceededError)):
         log.error("the database takes no more", error=type(error).__name__)
         return StoreFull("the database has no room left", retry_after=_pause(rng, 5.0))

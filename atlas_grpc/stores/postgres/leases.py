@@ -61,8 +61,11 @@ class Sessions:
         jobs = [rows.claimed(row, session, worker, now) for row in ordered]
         return Claimed(jobs, found[0]["xid"], left=found[0]["locked"] > len(found))
 
-    async def open(self, session: str, until: int) -> None:
-        await self._database.fetch("open_session", session, until)
+    async def open(self, session: str, until: int, info: bytes) -> None:
+        await self._database.fetch("open_session", session, until, info)
+
+    async def alive(self, now: int) -> list[tuple[str, bytes]]:
+        return [(row["session"], row["info"]) for row in await self._database.fetch("sessions", now)]
 
     async def renew(self, sessions: Sequence[str], now: int, until: int) -> list[bool]:
         if not sessions:

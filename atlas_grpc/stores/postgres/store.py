@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from ...errors import AtlasError, Unavailable
+from .._documents import check_documents, check_info, possible
 from ..base import Store, StoreListener
 from ..server_clock import ServerClock
 from .database import Database
+from .documents import Documents
 from .faults import log
 from .feed import Feed
 from .jobs import Jobs
@@ -27,7 +29,7 @@ from .options import parse
 from .outputs import Outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     import asyncpg
 
@@ -77,6 +79,7 @@ class PostgresStore(Store):
         self._jobs = Jobs(self._database, limits.max_pending)
         self._sessions = Sessions(self._database)
         self._outputs = Outputs(self._database, limits.max_log_lines, limits.max_log_bytes)
+        self._documents = Documents(self._database)
         self._epoch = ""
         self._listener: StoreListener | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -276,12 +279,16 @@ class PostgresStore(Store):
     async def due(self, limit: int) -> tuple[list[Job], int | None]:
         return await self._jobs.due(self.now(), limit)
 
-    async def open_session(self, session: str, ttl: int) -> None:
-        await self._carried_through(self._sessions.open(session, self.now() + ttl))
+    async def open_session(self, session: str, ttl: int, info: bytes = b"") -> None:
+        check_info(info)
+        await self._carried_through(self._sessions.open(session, self.now() + ttl, info))
 
     async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
         now = self.now()
         return await self._carried_through(self._sessions.renew(sessions, now, now + ttl))
+
+    async def sessions(self) -> list[tuple[str, bytes]]:
+        return await self._sessions.alive(self.now())
 
     async def close_session(self, session: str) -> None:
         await self._carried_through(self._sessions.close(session))
@@ -315,3 +322,10 @@ class PostgresStore(Store):
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         return await self._outputs.logs(job_id, start, limit)
+
+    async def put_documents(self, kind: str, documents: Mapping[str, bytes]) -> None:
+        check_documents(kind, documents)
+        await self._carried_through(self._documents.put(kind, documents))
+
+    async def documents(self, kind: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        return await self._documents.get(kind, possible(kind, keys))

@@ -16,6 +16,8 @@ All keys begin with `{prefix}:`, one hash tag, so that a cluster keeps them in o
     prios:<place>  places              priorities in use; places in use (a type, or a type and a queue)
     due  finished                      ZSETs: timers by instant; finished jobs by the time of their end
     sessions  held:<session>           ZSET by expiry; SET of running jobs
+    info:<session>                     what the worker tells of itself
+    docs:<kind>                        HASH: documents by key
     counts  head  fence  server        numbers by state; the last change; the last token; the feed's epoch
     feed                               STREAM: which job changed to which version
 
@@ -24,7 +26,8 @@ live: a lease that the server may forget by itself is a lease whose job is orpha
 not evict (`maxmemory-policy noeviction`), which is checked whenever a connection is made.
 
 - `wire`, `pool`, `link`: connections, who may be connected to, and what is true after a reconnect.
-- `hints`: what others wrote.  `batches`, `records`, `lua/`: what is said to the server.  `store`: the operations.
+- `hints`: what others wrote.  `batches`, `records`, `lua/`: what is said to the server.  `store`, `documents`: the
+  operations.
 - `audit`: what repairs indexes that something else damaged.
 
 What each durability setting promises, what a failover can lose, and what a job weighs: docs/stores/redis.md.

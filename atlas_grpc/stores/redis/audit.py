@@ -7,7 +7,8 @@ or a fault of ours. The jobs are the truth; every index follows from them and ca
 - a job is missing from the listing, from its lines, among the timers, the finished, the running of its session, or its
   request id is not known: it is put there;
 - a running job's session is not there: the session counts as expired, so that the job is rescued;
-- an entry has no job, or one that does not belong there: it is dropped, as are progress and logs without a job;
+- an entry has no job, or one that does not belong there: it is dropped, as are progress and logs without a job, and the
+  info of a session that is not there;
 - of a job one of the two strings is gone: it is past help, and what is left of it is removed;
 - the token counter or the counts by state went back: they are set to what the jobs say. Counting needs a
   pass during which nothing is written; on a busy server it waits for a quiet one.
@@ -105,7 +106,7 @@ class Auditor:
                 kind, _, rest = key.partition(":")
                 by_kind.setdefault(kind, []).append(rest)
             await self._check(sorted({*by_kind.pop("spec", ()), *by_kind.pop("job", ())}), found)
-            for kind in ("out", "log"):
+            for kind in ("out", "log", "info"):
                 await self._drop(kind, "", by_kind.pop(kind, ()), found)
             for kind, rests in by_kind.items():
                 for rest in rests:

@@ -11,16 +11,18 @@ from msgspec import msgpack
 from ... import lifecycle
 from ...errors import ResumeTokenExpired
 from ...model import LogLine, Progress, Severity, State
+from .._documents import check_documents, check_info, possible
 from ..base import Change, Counts, Filter, Output, Page, QueueCount, Store, StoreListener
 from ..codec import decode_spec
 from . import batches, records
+from . import documents as tables
 from .audit import Auditor
 from .forgetting import Forgetter
 from .link import Link
 from .server import AOF_MODES, read_server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ...clock import Clock
     from ...model import Ask, Job, Update
@@ -300,14 +302,19 @@ class RedisStore(Store):
         jobs = [job for job in found if job is not None and job.due is not None and job.due <= now]
         return jobs, int(following) if following else None, names
 
-    async def open_session(self, session: str, ttl: int) -> None:
-        await self._link.command("ZADD", self._link.key("sessions"), self.now() + ttl, session)
+    async def open_session(self, session: str, ttl: int, info: bytes = b"") -> None:
+        check_info(info)
+        await self._link.run("open_session", (session, self.now() + ttl), info)
 
     async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
         if not sessions:
             return []
         now = self.now()
         return batches.told([await self._link.run("renew", (now, now + ttl, *sessions))])
+
+    async def sessions(self) -> list[tuple[str, bytes]]:
+        answer = await self._link.run("sessions", (self.now(),))
+        return sorted((name.decode(), info) for name, info in zip(answer[::2], answer[1::2], strict=True))
 
     async def close_session(self, session: str) -> None:
         await self._link.run("close_session", (session,))
@@ -361,6 +368,14 @@ class RedisStore(Store):
             attempt, severity, message, at = _decode_line(line)
             told.append(LogLine(severity, message, attempt, offset, at))
         return told
+
+    async def put_documents(self, kind: str, documents: Mapping[str, bytes]) -> None:
+        check_documents(kind, documents)
+        if documents:
+            await tables.put(self._link, kind, documents)
+
+    async def documents(self, kind: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        return await tables.get(self._link, kind, possible(kind, keys))
 
     async def audit(self) -> Findings:
         """One pass of the auditor, at full speed: what it found and repaired."""

@@ -43,7 +43,8 @@ _rows = msgspec.json.Decoder(list[list[Any]]).decode
 
 
 @lru_cache(256)
-def _repeated(sql: str, what: str, count: int) -> str:
+def repeated(sql: str, what: str, count: int) -> str:
+    """A statement in which `?*` became a list of so many marks."""
     return sql.replace("?*", ",".join([what] * count))
 
 
@@ -53,11 +54,11 @@ def write_rows(connection: sqlite3.Connection, sql: str, marks: str, rows: Seque
     for size in _SIZES:
         while len(rows) - start >= size:
             values = list(chain.from_iterable(rows[start : start + size]))
-            connection.execute(_repeated(sql, marks, size), values)
+            connection.execute(repeated(sql, marks, size), values)
             start += size
 
 
-def _lists(keys: Sequence[Any], most: int) -> Iterator[list[Any]]:
+def lists(keys: Sequence[Any], most: int) -> Iterator[list[Any]]:
     """The keys in lists of few sizes; the last one is filled up with a repeat."""
     for start in range(0, len(keys), most):
         chunk = list(keys[start : start + most])
@@ -67,8 +68,8 @@ def _lists(keys: Sequence[Any], most: int) -> Iterator[list[Any]]:
 
 def for_all(connection: sqlite3.Connection, sql: str, keys: Sequence[Any], *before: Any) -> None:
     """Executes a statement in which `?*` stands for the keys; `before` are the parameters before these."""
-    for some in _lists(keys, _LIST_SIZES[-1]):
-        connection.execute(_repeated(sql, "?", len(some)), (*before, *some))
+    for some in lists(keys, _LIST_SIZES[-1]):
+        connection.execute(repeated(sql, "?", len(some)), (*before, *some))
 
 
 def select_list(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[list[Any]]:
@@ -79,14 +80,14 @@ def select_list(connection: sqlite3.Connection, sql: str, *parameters: Any) -> l
 
 def select_in(connection: sqlite3.Connection, sql: str, keys: Sequence[Any], *before: Any) -> Iterator[list[Any]]:
     """The same for all keys, which `?*` stands for; in no order."""
-    for some in _lists(keys, _LIST_SIZES[-1]):
-        yield from select_list(connection, _repeated(sql, "?", len(some)), *before, *some)
+    for some in lists(keys, _LIST_SIZES[-1]):
+        yield from select_list(connection, repeated(sql, "?", len(some)), *before, *some)
 
 
 def rows_in(connection: sqlite3.Connection, sql: str, keys: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """The rows of an ordinary query for all keys, one by one; in no order."""
-    for some in _lists(keys, _LIST_SIZES[-1]):
-        yield from connection.execute(_repeated(sql, "?", len(some)), some).fetchall()
+    for some in lists(keys, _LIST_SIZES[-1]):
+        yield from connection.execute(repeated(sql, "?", len(some)), some).fetchall()
 
 
 def jobs_by_id(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Job]:
@@ -100,8 +101,8 @@ def jobs_by_number(connection: sqlite3.Connection, numbers: Sequence[int]) -> di
 
 
 def _jobs(connection: sqlite3.Connection, sql: str, keys: Sequence[Any]) -> Iterator[Job]:
-    for some in _lists(keys, _JOBS_AT_ONCE):
-        lengths, blob = connection.execute(_repeated(sql, "?", len(some)), some).fetchone()
+    for some in lists(keys, _JOBS_AT_ONCE):
+        lengths, blob = connection.execute(repeated(sql, "?", len(some)), some).fetchone()
         at = 0
         for state, result, spec, payload in _lengths(lengths):
             after_state = at + state

@@ -88,9 +88,17 @@ def _records(tx: Transaction, taken: Sequence[_Candidate]) -> list[tuple[Known, 
     return [found[candidate[2]] for candidate in taken]
 
 
-def open_session(tx: Transaction, session: str, ttl: int) -> None:
+def open_session(tx: Transaction, session: str, ttl: int, info: bytes) -> None:
     """`Store.open_session`."""
     _extend(tx, session, tx.clock.now() + ttl)
+    if info:
+        tx.connection.execute(
+            "insert into session_info (session, info) values (?, ?)"
+            " on conflict (session) do update set info = excluded.info",
+            (session, info),
+        )
+    else:
+        _forget_info(tx, session)
 
 
 def renew(tx: Transaction, sessions: Sequence[str], ttl: int) -> list[bool]:
@@ -117,7 +125,12 @@ def close_session(tx: Transaction, session: str) -> None:
     if session in tx.ledger.sessions:
         tx.begin()
         tx.connection.execute("delete from session where id = ?", (session,))
+        _forget_info(tx, session)
         tx.ledger.set_session(session, None)
+
+
+def _forget_info(tx: Transaction, session: str) -> None:
+    tx.connection.execute("delete from session_info where session = ?", (session,))
 
 
 def expired(tx: Transaction, limit: int) -> list[str]:

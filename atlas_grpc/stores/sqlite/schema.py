@@ -111,7 +111,7 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
         if answer != "ok":
             msg = f"{path} is damaged: {answer}"
             raise Internal(msg, metadata={"path": path})
-    for table in ("state", "spec", "name", "feed", "session", "output", "log"):
+    for table in ("state", "spec", "name", "feed", "session", "output", "log", "session_info", "document"):
         connection.execute(f"select * from {table} limit 1").fetchone()  # noqa: S608 - constants
     if connection.execute("select count(*) from meta").fetchone() != (1,):
         msg = f"{path} is damaged: its counts are missing"

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...errors import FailedPrecondition, Unavailable
+from .._documents import check_documents, check_info, full, possible
 from ..base import Counts, Filter, Output, Page, Store, StoreListener, WrongUrl
 from . import claims, output, reads, writes
+from . import documents as tables
 from .file_lock import FileLock
 from .readers import Readers
 from .recent import Recent
@@ -33,7 +35,7 @@ from .transaction import SqliteLimits, Transaction
 from .writer import Done, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ...clock import Clock
     from ...model import Ask, Job, LogLine, State, Update
@@ -221,11 +223,16 @@ class SqliteStore(Store):
         now = self.now()
         return await self._readers.do(lambda connection: reads.due(connection, now, limit))
 
-    async def open_session(self, session: str, ttl: int) -> None:
-        await self._writer.do(lambda tx: claims.open_session(tx, session, ttl))
+    async def open_session(self, session: str, ttl: int, info: bytes = b"") -> None:
+        check_info(info)
+        await self._writer.do(lambda tx: claims.open_session(tx, session, ttl, info))
 
     async def renew(self, sessions: Sequence[str], ttl: int) -> list[bool]:
         return await self._writer.do(lambda tx: claims.renew(tx, sessions, ttl)) if sessions else []
+
+    async def sessions(self) -> list[tuple[str, bytes]]:
+        now = self.now()
+        return await self._readers.do(lambda connection: tables.sessions(connection, now))
 
     async def close_session(self, session: str) -> None:
         await self._writer.do(lambda tx: claims.close_session(tx, session))
@@ -252,6 +259,15 @@ class SqliteStore(Store):
 
     async def logs(self, job_id: str, start: int, limit: int) -> list[LogLine]:
         return await self._readers.do(lambda connection: output.logs(connection, job_id, start, limit))
+
+    async def put_documents(self, kind: str, documents: Mapping[str, bytes]) -> None:
+        check_documents(kind, documents)
+        if not await self._writer.do(lambda tx: tables.put(tx, kind, documents)):
+            raise full()
+
+    async def documents(self, kind: str, keys: Collection[str] | None = None) -> dict[str, bytes]:
+        wanted = possible(kind, keys)
+        return await self._readers.do(lambda connection: tables.documents(connection, kind, wanted))
 
 
 def _size(path: str) -> int:

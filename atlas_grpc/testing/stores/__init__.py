@@ -20,7 +20,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import _bounds, _claims, _feed, _listing, _output, _records, _reopen, _sessions, _timers  # noqa: F401 - they register
+from . import (  # noqa: F401 - they register
+    _bounds,
+    _claims,
+    _documents,
+    _feed,
+    _listing,
+    _output,
+    _records,
+    _reopen,
+    _sessions,
+    _timers,
+)
 from ._kit import CHECKS as _CHECKS
 from ._kit import Check, CheckSkipped, StoreFactory
 

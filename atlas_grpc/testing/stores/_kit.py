@@ -151,9 +151,9 @@ class Kit:
         (found,) = await self.store.get([job.id])
         return present(found)
 
-    async def session(self, name: str = "s1", ttl: int = HOUR) -> str:
+    async def session(self, name: str = "s1", ttl: int = HOUR, info: bytes = b"") -> str:
         """Opens a session."""
-        await self.store.open_session(name, ttl)
+        await self.store.open_session(name, ttl, info)
         return name
 
     async def lapse(self, name: str) -> None:
@@ -257,9 +257,14 @@ def ids(jobs: Iterable[Job | None]) -> list[str | None]:
 
 async def expired_token(call: Awaitable[object]) -> bool:
     """Whether a call raises ResumeTokenExpired."""
+    return await refused(call, ResumeTokenExpired)
+
+
+async def refused(call: Awaitable[object], error: type[Exception]) -> bool:
+    """Whether a call raises this error."""
     try:
         await call
-    except ResumeTokenExpired:
+    except error:
         return True
     return False
 

@@ -6,9 +6,10 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from ...errors import StoreFull
 from ...model import LogLine, Progress, Severity, Update
-from ...stores.base import Filter
-from ._kit import HOUR, Kit, check, equal, ids, true
+from ...stores.base import MAX_DOCUMENTS, Filter
+from ._kit import HOUR, Kit, check, equal, ids, refused, true
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,12 +43,13 @@ async def a_closed_store_may_be_opened_again(kit: Kit) -> None:
 
 @check(durable=True)
 async def everything_is_there_again(kit: Kit) -> None:
-    """Jobs, names, queues, timers, sessions, output, feed and cursors outlive the Store object."""
+    """Jobs, names, queues, timers, sessions, output, documents, feed and cursors outlive the Store object."""
     start = await kit.store.head()
     await kit.new(2, request_id="")
     (named,) = await kit.new(1, request_id="r")
     (later,) = await kit.new(1, delay=HOUR)
-    await kit.session(ttl=HOUR)
+    await kit.session(ttl=HOUR, info=b"told")
+    await kit.store.put_documents("kind", {"x": b"1", "y": b""})
     (taken,) = await kit.claim(1)
     await kit.store.report([Update(taken.id, taken.fence, Progress(1.0), (LogLine(Severity.INFO, "x"),))])
     before = await _picture(kit, start)
@@ -71,6 +73,8 @@ async def _picture(kit: Kit, start: int) -> dict[str, object]:
     return {
         "jobs": page,
         "held": await kit.store.held("s1", 10),
+        "sessions": await kit.store.sessions(),
+        "documents": await kit.store.documents("kind"),
         "due": await kit.store.due(10),
         "outputs": await kit.store.outputs(names),
         "logs": [await kit.store.logs(name, 0, 10) for name in names],
@@ -99,6 +103,43 @@ async def two_stores_see_one_truth(kit: Kit) -> None:
         changes = await other.feed(start)
         equal([change.job for change in changes], [done], "the feed is one")
         equal(kit.store.epoch, other.store.epoch, "cursors can be compared")
+
+
+@check(shared=True)
+async def two_stores_share_documents_and_sessions(kit: Kit) -> None:
+    """What one writes the other reads at once."""
+    async with _beside(kit) as other:
+        await kit.session("s1", info=b"one")
+        await other.session("s2", info=b"two")
+        for store in (kit.store, other.store):
+            equal(await store.sessions(), [("s1", b"one"), ("s2", b"two")], "the sessions that both opened")
+        await other.session("s1", info=b"other")
+        equal(await kit.store.sessions(), [("s1", b"other"), ("s2", b"two")], "the info that the other one replaced")
+        await other.store.close_session("s1")
+        equal(await kit.store.sessions(), [("s2", b"two")], "without that which the other one closed")
+        for n in range(20):
+            one, another = (kit.store, other.store) if n % 2 else (other.store, kit.store)
+            equal((await another.documents("kind")).get("x"), b"%d" % (n - 1) if n else None, "as it was before")
+            await one.put_documents("kind", {"x": b"%d" % n})
+            equal(await another.documents("kind", ["x"]), {"x": b"%d" % n}, "what the other one wrote")
+
+
+@check(shared=True)
+async def two_stores_keep_the_bound_of_a_kind(kit: Kit) -> None:
+    """Of calls that come together as many are taken as fit, each whole; those that add the same count once."""
+    async with _beside(kit) as other:
+        await kit.store.put_documents("kind", {f"old {n}": b"" for n in range(MAX_DOCUMENTS - 24)})
+        pair = (kit.store, other.store)
+        same = {f"same {n}": b"x" for n in range(10)}
+        await asyncio.gather(*(store.put_documents("kind", same) for store in pair * 4))
+        sets = [{f"new {n} {m}": b"" for m in range(5)} for n in range(8)]
+        calls = [refused(pair[n % 2].put_documents("kind", some), StoreFull) for n, some in enumerate(sets)]
+        answers = await asyncio.gather(*calls)
+        equal(answers.count(False), 2, "fourteen more fit, five a call")
+        found = await other.store.documents("kind")
+        equal(len(found), MAX_DOCUMENTS - 4, "those that were the same count once")
+        for some, no in zip(sets, answers, strict=True):
+            equal(len(found.keys() & some.keys()), 0 if no else 5, "a call is done whole or not at all")
 
 
 @check(shared=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ... import lifecycle
 from ...model import State
-from ._kit import HOUR, SHORT, Kit, check, equal, ids, present, true
+from ...stores.base import MAX_INFO
+from ._kit import HOUR, SHORT, Kit, check, equal, ids, present, refused, true
 
 if TYPE_CHECKING:
     from ...model import Job
@@ -124,3 +126,64 @@ async def an_expired_session_gives_its_jobs_up_once(kit: Kit) -> None:
     taken = await kit.claim(10, session="s2")
     equal(sorted(ids(taken), key=str), [job.id for job in jobs], "another session gets them")
     true(all(job.state is State.RUNNING and job.crashes == 1 for job in taken), "with the crash counted")
+
+
+@check()
+async def sessions_tell_of_themselves(kit: Kit) -> None:
+    """Those that are open, each with its info, in the order of their ids. Renewing leaves the info, opening replaces
+    it."""
+    equal(await kit.store.sessions(), [], "nobody is there")
+    every_byte = bytes(range(256))
+    for name, info in (("b", every_byte), ("a", b"first"), ("c", b"")):
+        await kit.session(name, info=info)
+    await kit.store.open_session("ä", HOUR)
+    everybody = [("a", b"first"), ("b", every_byte), ("c", b""), ("ä", b"")]
+    equal(await kit.store.sessions(), everybody, "all are told, in order; who tells nothing has an empty info")
+    equal(await kit.store.renew(["b", "a"], HOUR), [True, True], "living sessions are renewed")
+    equal(await kit.store.sessions(), everybody, "renewing leaves the infos")
+    await kit.session("a", info=b"second")
+    await kit.session("b")
+    everybody[:2] = [("a", b"second"), ("b", b"")]
+    equal(await kit.store.sessions(), everybody, "opening again replaces the info, by nothing too")
+    await kit.store.close_session("a")
+    equal(await kit.store.sessions(), everybody[1:], "a closed session is not told")
+    await kit.session("a")
+    equal(await kit.store.sessions(), [("a", b""), *everybody[1:]], "and leaves no info to the next of its name")
+
+
+@check()
+async def only_living_sessions_are_told(kit: Kit) -> None:
+    """Neither one that has expired nor one that was closed while it held jobs; one that was opened again is."""
+    await kit.new(1)
+    await kit.session("held", info=b"holds")
+    await kit.claim(session="held")
+    await kit.session("s1", ttl=SHORT, info=b"short")
+    await kit.session("s2", ttl=SHORT, info=b"first")
+    await kit.session("s2", info=b"second")
+    await kit.lapse("over")
+    equal(
+        await kit.store.sessions(), [("held", b"holds"), ("s2", b"second")], "who expired is not told; s2 was extended"
+    )
+    await kit.store.close_session("held")
+    equal(await kit.store.sessions(), [("s2", b"second")], "a closed one that still holds jobs is not told")
+    equal(await kit.store.renew(["s1"], HOUR), [False], "an expired one is not renewed")
+    await kit.session("s1", info=b"again")
+    equal(await kit.store.sessions(), [("s1", b"again"), ("s2", b"second")], "opened again, it is told")
+
+
+@check()
+async def an_info_is_bounded(kit: Kit) -> None:
+    """What is too large is refused, and the session is as it was."""
+    large = b"x" * MAX_INFO
+    await kit.session("s1", info=large)
+    true(await refused(kit.session("s1", info=large + b"y"), ValueError), "an info that is too large is refused")
+    true(await refused(kit.session("s2", info=large + b"y"), ValueError), "also that of a new session")
+    equal(await kit.store.sessions(), [("s1", large)], "nothing changed")
+
+
+@check()
+async def many_sessions_are_told(kit: Kit) -> None:
+    """All of them, however many."""
+    names = [f"s{n:03}" for n in range(400)]
+    await asyncio.gather(*(kit.session(name, info=name.encode() * 50) for name in names))
+    equal(await kit.store.sessions(), [(name, name.encode() * 50) for name in names], "all are told")

@@ -23,6 +23,8 @@ class Model:
     jobs: dict[str, Job] = field(default_factory=dict)
     changes: list[tuple[str, Job | None, Any]] = field(default_factory=list)
     sessions: dict[str, Moment] = field(default_factory=dict)
+    infos: dict[str, bytes] = field(default_factory=dict)
+    documents: dict[str, dict[str, bytes]] = field(default_factory=dict)
     logs: dict[str, list[LogLine]] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
     fence: int = 0

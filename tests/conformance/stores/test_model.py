@@ -62,6 +62,8 @@ OUTCOMES = (
     TimedOut(),
 )
 
+some_bytes = st.binary(max_size=3)
+keys = st.sampled_from(["x", "y", "z"])
 names = st.sampled_from(["", "", "n1", "n2"])
 spans = st.sampled_from([0, 0, SECOND, 60 * SECOND])
 some_types = st.frozensets(st.sampled_from(TYPES))
@@ -133,7 +135,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.kit = self.run(opened())
         self.store = self.kit.store
         self.start = self.run(self.store.head())
-        self.open_session(session="s", ttl=60 * SECOND)
+        self.open_session(session="s", ttl=60 * SECOND, info=b"")
         return self._insert(batch, order)
 
     def teardown(self) -> None:
@@ -184,10 +186,21 @@ class StoreMachine(RuleBasedStateMachine):
         found = [job for job_id in sorted(ids, reverse=True) if (job := self.current(job_id)) is not None]
         assert list(page.jobs) == [job for job in found if job.spec.namespace == "default"]
 
-    @rule(session=st.sampled_from(["s", "t"]), ttl=spans.filter(bool))
-    def open_session(self, session: str, ttl: int) -> None:
-        _, moment = self.timed(self.store.open_session(session, ttl))
+    @rule(session=st.sampled_from(["s", "t"]), ttl=spans.filter(bool), info=some_bytes)
+    def open_session(self, session: str, ttl: int, info: bytes) -> None:
+        _, moment = self.timed(self.store.open_session(session, ttl, info))
         self.model.sessions[session] = Moment(moment.start + ttl, moment.end + ttl)
+        self.model.infos[session] = info
+
+    @rule()
+    def sessions(self) -> None:
+        found, moment = self.timed(self.store.sessions())
+        assert found == sorted((session, self.model.infos[session]) for session, _ in found)
+        told = {session for session, _ in found}
+        for session in self.model.sessions:
+            alive = self.model.alive(session, moment)
+            assert alive is None or (session in told) == alive
+        assert told <= self.model.sessions.keys()
 
     @rule(session=st.sampled_from(["s", "t", "unknown"]), ttl=spans.filter(bool))
     def renew(self, session: str, ttl: int) -> None:
@@ -325,6 +338,17 @@ class StoreMachine(RuleBasedStateMachine):
             told = self.run(self.store.logs(job_id, start, limit))
             key = [(line.offset, line.attempt, line.severity, line.message) for line in lines[start : start + limit]]
             assert [(line.offset, line.attempt, line.severity, line.message) for line in told] == key
+
+    @rule(kind=st.sampled_from(["k", "l"]), documents=st.dictionaries(keys, some_bytes, max_size=3))
+    def put_documents(self, kind: str, documents: dict[str, bytes]) -> None:
+        self.run(self.store.put_documents(kind, documents))
+        self.model.documents.setdefault(kind, {}).update(documents)
+
+    @rule(kind=st.sampled_from(["k", "l"]), asked=st.none() | st.lists(keys, max_size=3))
+    def documents(self, kind: str, asked: list[str] | None) -> None:
+        known = self.model.documents.get(kind, {})
+        wanted = {key: data for key, data in known.items() if asked is None or key in asked}
+        assert self.run(self.store.documents(kind, asked)) == wanted
 
     @rule()
     def remember_place(self) -> None:

@@ -7,7 +7,12 @@ import pytest
 from atlas_grpc.testing.stores import CHECKS, CheckSkipped
 from tests.conformance.stores.factories_sqlite import SqliteFactory
 
-SHARED = {"two_stores_see_one_truth", "two_stores_race"}
+SHARED = {
+    "two_stores_see_one_truth",
+    "two_stores_race",
+    "two_stores_share_documents_and_sessions",
+    "two_stores_keep_the_bound_of_a_kind",
+}
 """What this store does not promise: one file serves one server."""
 
 

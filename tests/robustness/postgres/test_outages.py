@@ -88,6 +88,7 @@ class _Load:
         self.stopping = False
         self.inserted: dict[str, Job] = {}
         self.finished: dict[str, Job] = {}
+        self.documented = 0
         self.failures: Counter[str] = Counter()
         self.succeeded_at = 0.0
 
@@ -122,6 +123,17 @@ class _Load:
                 await self._note(error)
             await asyncio.sleep(0)
 
+    async def document(self) -> None:
+        for number in range(1, 1_000_000):
+            if self.stopping:
+                return
+            try:
+                await self.store.put_documents("kind", dict.fromkeys(("one", "other"), b"%d" % number))
+                self.documented = number
+            except Unavailable as error:
+                await self._note(error)
+            await asyncio.sleep(0)
+
     async def _note(self, error: Unavailable) -> None:
         self.failures[error.message] += 1
         # As a client does that is told when to come back, but more impatient.
@@ -135,6 +147,7 @@ async def test_a_server_that_is_killed_under_load_loses_nothing_acknowledged() -
             load = _Load(store)
             tasks = [asyncio.create_task(load.insert(f"i{n}")) for n in range(4)]
             tasks += [asyncio.create_task(load.work(f"s{n}")) for n in range(4)]
+            tasks.append(asyncio.create_task(load.document()))
             epoch = store.epoch
             for _ in range(2):
                 goal = len(load.finished) + 200
@@ -155,6 +168,9 @@ async def test_a_server_that_is_killed_under_load_loses_nothing_acknowledged() -
 
 
 async def _check(load: _Load, bench: Bench) -> None:
+    documents = await load.store.documents("kind")
+    assert documents["one"] == documents["other"], "a put of documents is there in part"
+    assert int(documents["one"]) >= load.documented > 0, "an acknowledged document is lost"
     ids = list(load.inserted)
     for job_id, job in zip(ids, await load.store.get(ids), strict=True):
         assert job is not None, "an acknowledged job is lost"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from atlas_grpc.clock import SystemClock
 from atlas_grpc.errors import Unavailable
 from atlas_grpc.model import SECOND, Ask, Content, Failed, Failure, LogLine, Progress, Severity, Succeeded, Update
 from atlas_grpc.stores.base import UnsuitableDatabase
-from atlas_grpc.stores.postgres import database, from_url, migrate, verify
+from atlas_grpc.stores.postgres import database, from_url, migrate, migrations, verify
 from tests.support import debian, postgres
 from tests.support.postgres_bench import HOUR, Listener, Tools
 
@@ -40,12 +42,76 @@ async def test_a_dry_run_shows_and_changes_nothing(bench: Bench) -> None:
     assert await migrate(url_of(bench), dry_run=True) == []
 
 
+@pytest.fixture
+async def first_schema(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema is of the first version, with a worker's session and a job in it."""
+    steps = migrations.all_migrations
+    monkeypatch.setattr(migrations, "all_migrations", lambda schema: steps(schema)[:1])
+    assert [step.name for step in await migrate(url_of(bench))] == ["jobs"]
+    monkeypatch.undo()
+    raw = await bench.raw()
+    await raw.execute(
+        f'insert into "{bench.schema}".worker_sessions (session, expire_time) values ($1, $2)', "old", 2**53
+    )
+
+
+@pytest.mark.usefixtures("first_schema")
+async def test_the_first_schema_is_brought_up_to_date(bench: Bench) -> None:
+    planned = await migrate(url_of(bench), dry_run=True)
+    assert [(step.version, step.name) for step in planned] == [(2, "documents")]
+    assert f'create table "{bench.schema}".documents' in planned[0].sql
+    raw = await bench.raw()
+    assert await raw.fetchval("select to_regclass($1)", f"{bench.schema}.documents") is None, (
+        "a dry run changes nothing"
+    )
+    assert await verify(url_of(bench)) == ["migration 0002 (documents) was not run"]
+    assert await migrate(url_of(bench)) == planned
+    assert await migrate(url_of(bench)) == []
+    assert await verify(url_of(bench)) == []
+    store = await bench.store("&migrate=false")
+    assert await store.sessions() == [("old", b"")]
+    await store.put_documents("kind", {"a": b"1"})
+    assert await store.documents("kind") == {"a": b"1"}
+    (job,) = await Tools(store).new(1)
+    assert await store.get([job.id]) == [job]
+
+
+@pytest.mark.usefixtures("first_schema")
+async def test_a_server_brings_the_first_schema_up_to_date(bench: Bench) -> None:
+    with pytest.raises(UnsuitableDatabase, match="atlas db migrate"):
+        await bench.store("&migrate=false")
+    stores = await asyncio.gather(bench.store(), bench.store())
+    for store in stores:
+        assert await store.sessions() == [("old", b"")]
+    assert await verify(url_of(bench)) == []
+
+
+@pytest.mark.usefixtures("first_schema")
+async def test_the_command_migrates_from_the_first_schema(bench: Bench) -> None:
+    async def atlas(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "atlas_grpc.cli", "db", *arguments, "--store", url_of(bench)]
+        done = await asyncio.to_thread(
+            subprocess.run, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+        return done.returncode, done.stdout
+
+    code, said = await atlas("migrate", "--dry-run", "--show-sql")
+    assert code == 0
+    assert "would run 0002 documents" in said
+    assert f'create table "{bench.schema}".documents' in said
+    assert "0001" not in said
+    assert await atlas("verify") == (1, "migration 0002 (documents) was not run\n")
+    assert await atlas("migrate") == (0, "ran 0002 documents\n")
+    assert await atlas("migrate") == (0, "the schema is up to date\n")
+    assert await atlas("verify") == (0, "the schema is as it should be\n")
+
+
 async def test_servers_that_start_together_migrate_once(bench: Bench) -> None:
     ran = await asyncio.gather(*(migrate(url_of(bench)) for _ in range(4)))
     assert sum(bool(steps) for steps in ran) == 1
     raw = await bench.raw()
     versions = await raw.fetch(f'select version, name from "{bench.schema}".migrations order by version')
-    assert [tuple(row) for row in versions] == [(1, "jobs")]
+    assert [tuple(row) for row in versions] == [(1, "jobs"), (2, "documents")]
     stores = [from_url(url_of(bench), SystemClock()) for _ in range(2)]
     await asyncio.gather(*(store.open(Listener()) for store in stores))
     await asyncio.gather(*(store.close() for store in stores))
@@ -83,7 +149,10 @@ async def test_a_failed_migration_leaves_nothing(bench: Bench) -> None:
 
 
 async def test_verify_tells_what_differs(bench: Bench) -> None:
-    assert await verify(url_of(bench)) == ["migration 0001 (jobs) was not run"]
+    assert await verify(url_of(bench)) == [
+        "migration 0001 (jobs) was not run",
+        "migration 0002 (documents) was not run",
+    ]
     await migrate(url_of(bench))
     assert await verify(url_of(bench)) == []
     raw = await bench.raw()
@@ -142,6 +211,8 @@ async def test_servers_need_not_own_the_schema(server: postgres.PostgresServer, 
     await kit.session()
     (taken,) = await kit.claim(1)
     await store.report([Update(taken.id, taken.fence, Progress(1.0), (LogLine(Severity.INFO, "x"),))])
+    await store.put_documents("kind", {"a": b"1"})
+    assert await store.documents("kind") == {"a": b"1"}
     done = await kit.finish(taken)
     assert await store.delete([done, other]) == [True, True]
     assert await store.get([job.id]) == [None]

@@ -292,3 +292,23 @@ def test_what_can_be_an_id() -> None:
     assert rows.is_id("0198f3a0-0000-7000-8000-0123456789ab")
     for text in ("", "x", "0198F3A0-0000-7000-8000-0123456789AB", "0198f3a0-0000-7000-8000-0123456789ab\n"):
         assert not rows.is_id(text)
+
+
+async def test_documents_that_are_there_already_are_not_written(bench: Bench) -> None:
+    store = await bench.store()
+    raw = await bench.raw()
+
+    async def rows_as_they_lie() -> list[Any]:
+        lying = await raw.fetch(f'select ctid, xmin, xmax, revision, key from "{bench.schema}".documents order by key')
+        return [*lying, *await raw.fetch(f'select ctid, xmin, xmax, documents from "{bench.schema}".document_kinds')]
+
+    documents = {f"{n}": b"x" * n for n in range(3_000)}
+    await store.put_documents("kind", documents)
+    before = await rows_as_they_lie()
+    await store.put_documents("kind", documents)
+    await store.put_documents("kind", {"7": documents["7"]})
+    assert await rows_as_they_lie() == before
+    await store.put_documents("kind", documents | {"7": b"new", "new": b""})
+    found = await raw.fetch(f'select key, revision from "{bench.schema}".documents where revision > 1')
+    assert [tuple(row) for row in found] == [("7", 2)]
+    assert await raw.fetchval(f'select documents from "{bench.schema}".document_kinds') == 3_001

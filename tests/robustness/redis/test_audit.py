@@ -38,7 +38,8 @@ class Zoo:
 
     async def fill(self) -> None:
         hand = self.hand
-        await hand.store.open_session("s", HOUR)
+        await hand.store.open_session("s", HOUR, b"info")
+        await hand.store.put_documents("kind", {"a": b"1"})
         await hand.new(10, request_id="", attempt_timeout=HOUR)
         claimed = await hand.claim(10)
         self.done = await hand.finish(claimed[:5])
@@ -121,6 +122,7 @@ LEFT: dict[str, tuple[str, Callable[[Zoo], object]]] = {
     "holder": ("entry", lambda z: z.client.sadd(z.key("held:s"), "ghost")),
     "holder of another": ("entry", lambda z: z.client.sadd(z.key("held:z"), z.running[0].id)),
     "session": ("entry", lambda z: z.client.zadd(z.key("sessions"), {"closed": 0})),
+    "info": ("entry", lambda z: z.client.set(z.key("info:ghost"), "x")),
     "progress": ("entry", lambda z: z.client.hset(z.key("out:ghost"), "progress", "x")),
     "log": ("entry", lambda z: z.client.rpush(z.key("log:ghost"), "x")),
 }

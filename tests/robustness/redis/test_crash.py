@@ -30,6 +30,7 @@ class Load:
         self.versions: dict[str, int] = {}
         self.refusals = 0
         self.fences: list[int] = []
+        self.noted = 0
         self.success = asyncio.Event()
         self.stopped = False
 
@@ -58,7 +59,21 @@ class Load:
                 self.refusals += 1
             await asyncio.sleep(0)
 
+    async def document(self) -> None:
+        for number in range(1, 1_000_000):
+            if self.stopped:
+                return
+            try:
+                await self.hand.store.put_documents("kind", dict.fromkeys(("one", "other"), b"%d" % number))
+                self.noted = number
+            except Unavailable:
+                self.refusals += 1
+            await asyncio.sleep(0)
+
     async def must_be_there(self) -> None:
+        documents = await self.hand.store.documents("kind")
+        assert len(set(documents.values())) <= 1
+        assert int(documents.get("one", b"0")) >= self.noted
         ids = list(self.versions)
         for job_id, job in zip(ids, await self.hand.store.get(ids), strict=True):
             assert job is not None, job_id
@@ -71,7 +86,8 @@ async def test_a_killed_server_has_every_acknowledged_write(durable: RedisServer
         (named,) = await hand.new(1, request_id="named")
         start, epoch = await hand.store.head(), hand.store.epoch
         load = Load(hand)
-        writers = [asyncio.create_task(work) for work in (load.insert(), load.insert(), load.work(), load.work())]
+        works = (load.insert(), load.insert(), load.work(), load.work(), load.document())
+        writers = [asyncio.create_task(work) for work in works]
         await until(lambda: len(load.versions) > 300)
         durable.kill()
         await until(lambda: load.refusals > 10)
@@ -84,6 +100,7 @@ async def test_a_killed_server_has_every_acknowledged_write(durable: RedisServer
         load.stopped = True
         await asyncio.gather(*writers)
         await load.must_be_there()
+        assert load.noted
         assert len(set(load.fences)) == len(load.fences)
         assert hand.heard.doubts > 0
         assert hand.store.epoch == epoch
@@ -95,7 +112,8 @@ async def test_a_killed_server_has_every_acknowledged_write(durable: RedisServer
 
 async def test_a_store_opened_after_a_crash_goes_on(durable: RedisServer) -> None:
     async with opened(durable.url(audit=0)) as hand:
-        await hand.store.open_session("s", HOUR)
+        await hand.store.open_session("s", HOUR, b"info")
+        await hand.store.put_documents("kind", {"a": b"1"})
         jobs = await hand.new(200)
         running = await hand.claim(50)
         done = await hand.finish(running[:20])
@@ -103,6 +121,8 @@ async def test_a_store_opened_after_a_crash_goes_on(durable: RedisServer) -> Non
     durable.start()
     async with opened(durable.url(audit=0)) as hand:
         assert await hand.store.get([job.id for job in done]) == done
+        assert await hand.store.sessions() == [("s", b"info")]
+        assert await hand.store.documents("kind") == {"a": b"1"}
         assert sorted(job.id for job in await hand.store.held("s", 100)) == sorted(job.id for job in running[20:])
         assert {job.id for job in await hand.claim(1_000)} == {job.id for job in jobs} - {job.id for job in running}
         await hand.must_be_sound()

@@ -59,6 +59,7 @@ async def test_a_full_server_refuses_new_jobs_and_finishes_old_ones() -> None:
             await hand.store.open_session("s", HOUR)
             jobs = await hand.new(100, payload=b'"' + b"x" * 10_000 + b'"', request_id="")
             (named,) = await hand.new(1, request_id="named", type="other")
+            await hand.store.put_documents("kind", {"a": b"1"})
             client.config_set("maxmemory", client.info("memory")["used_memory"])
             assert await hand.store.insert([hand.job(), hand.job(request_id="named"), hand.job()]) == [
                 None,
@@ -70,12 +71,36 @@ async def test_a_full_server_refuses_new_jobs_and_finishes_old_ones() -> None:
             with pytest.raises(StoreFull):
                 await hand.store.report([Update(claimed[0].id, claimed[0].fence, None, (LogLine(Severity.INFO, "x"),))])
             assert await hand.store.renew(["s"], HOUR) == [True]
+            await hand.store.open_session("t", HOUR, b"info")
+            await hand.store.put_documents("kind", {"a": b"1"})
+            with pytest.raises(StoreFull):
+                await hand.store.put_documents("kind", {"a": b"2", "b": b"1"})
+            assert await hand.store.documents("kind") == {"a": b"1"}
             done = await hand.finish(claimed)
             assert await hand.store.delete(done) == [True] * 10
             waiting = await hand.store.get([job.id for job in jobs[10:60]])
             assert await hand.store.delete([job for job in waiting if job is not None]) == [True] * 50
             await hand.new(1)
             await hand.must_be_sound()
+
+
+async def test_documents_that_are_there_already_are_not_written(hand: Hand, shared_valkey: RedisServer) -> None:
+    documents = {f"{n}": b"x" * n for n in range(3_000)}
+    await hand.store.put_documents("kind", documents)
+    with shared_valkey.client() as client:
+        before = _written(client)
+        await hand.store.put_documents("kind", documents)
+        await hand.store.put_documents("kind", {"7": documents["7"]})
+        assert _written(client) == before
+        await hand.store.put_documents("kind", documents | {"7": b"new"})
+        assert _written(client) == before + 1
+    assert await hand.store.documents("kind") == documents | {"7": b"new"}
+
+
+def _written(client: Any) -> int:
+    """How often documents were written."""
+    calls: int = client.info("commandstats").get("cmdstat_hset", {}).get("calls", 0)
+    return calls
 
 
 async def test_a_write_waits_for_the_file() -> None:
@@ -99,6 +124,10 @@ async def test_a_write_that_no_replica_confirms_is_not_acknowledged(shared_valke
     async with opened(shared_valkey.url(prefix, audit=0, timeout=0.4, wait="replicas:1")) as hand:
         with pytest.raises(Unavailable):
             await hand.store.insert([hand.job()])
+        for _ in range(2):
+            # The second one finds what the first one wrote.
+            with pytest.raises(Unavailable):
+                await hand.store.put_documents("kind", {"a": b"1"})
         await until(lambda: hand.heard.doubts > 0)
     with shared_valkey.client() as client:
         redis.forget(client, prefix)
@@ -117,11 +146,13 @@ async def test_a_failover_that_lost_writes() -> None:
             await hand.store.open_session("s", HOUR)
             kept = await hand.new(20)
             claimed = await hand.claim(5)
+            await hand.store.put_documents("kind", {"a": b"1"})
             await until(lambda: master.info("replication").get("slave0", {}).get("state") == "online")
             assert await _same(master, replica)
             replica.replicaof("NO", "ONE")
             lost = await hand.new(5)
             late = await hand.claim(5)
+            await hand.store.put_documents("kind", {"a": b"2", "b": b"1"})
             epoch = hand.store.epoch
             proxy.upstream = second.socket
             first.kill()
@@ -129,6 +160,7 @@ async def test_a_failover_that_lost_writes() -> None:
             await hand.meets_another()
             assert hand.store.epoch != epoch
             assert await hand.store.get([job.id for job in lost]) == [None] * 5
+            assert await hand.store.documents("kind") == {"a": b"1"}
             assert (await hand.store.get([kept[0].id]))[0] == claimed[0]
             again = await hand.claim(100)
             assert {job.id for job in again} == {job.id for job in kept} - {job.id for job in claimed}

@@ -96,7 +96,7 @@ class SlowStore:
     def __getattr__(self, name: str) -> Any:
         inner = getattr(self._inner, name)
 
-        async def call(*args: Any) -> Any:
+        async def call(*args: Any, **named: Any) -> Any:
             self.calls.append(name)
             self.fault(name)
             if name in self.gates:
@@ -104,7 +104,7 @@ class SlowStore:
             await self._dawdle()
             held = self.holds.get(name)
             hold = held.pop(0) if held else None
-            answer = await inner(*args)
+            answer = await inner(*args, **named)
             if hold is not None:
                 await hold.wait()
             await self._dawdle()

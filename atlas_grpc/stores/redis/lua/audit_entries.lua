@@ -56,6 +56,10 @@ for i = 3, #input do
     if tonumber(call('ZSCORE', key, entry) or 1) == 0 and call('EXISTS', base .. 'held:' .. entry) == 0 then
       dropped = dropped + call('ZREM', key, entry)
     end
+  elseif index == 'info' then
+    if not call('ZSCORE', base .. 'sessions', entry) then
+      dropped = dropped + call('UNLINK', base .. 'info:' .. entry)
+    end
   elseif not belongs[index](head_of(entry)) then
     if index == 'held' then
       dropped = dropped + call('SREM', key, entry)

@@ -1,0 +1,1 @@
+select key, data from {schema}.documents where kind = $1
