@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..model import Cause, Job
     from ..observe.metrics import Metrics
     from ..stores.base import Store
+    from .announced import Announced
 
 T = TypeVar("T")
 
@@ -27,11 +28,12 @@ log = get_logger("atlas.engine")
 class Core:
     """One engine's hands on a store."""
 
-    def __init__(self, store: Store, clock: Clock, rng: random.Random, metrics: Metrics) -> None:
+    def __init__(self, store: Store, clock: Clock, rng: random.Random, metrics: Metrics, announced: Announced) -> None:
         self.store = store
         self.clock = clock
         self.rng = rng
         self.metrics = metrics
+        self.announced = announced
         self.on_timer_set: Callable[[int], None] = lambda _due: None
         """Called with the earliest `due` of jobs that were just written."""
         self._last_id = 0

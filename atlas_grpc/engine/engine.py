@@ -22,12 +22,13 @@ from ..errors import (
 from ..model import SECOND, Job, JobSpec, Record, State
 from ..observe.logs import get_logger
 from ..stores.base import Counts, Output
+from .announced import Announced
 from .batch import GroupCommit
 from .core import Core
 from .explain import Explanation, explain
 from .hub import Hub
 from .leases import Leases, WorkerSession
-from .submit import Catalog, Submission, announced, build, reused
+from .submit import Catalog, Submission, build, reused, type_of
 from .sweeper import Sweeper
 from .tokens import FeedToken, JobToken, PageToken, decode, encode
 
@@ -76,11 +77,12 @@ class Engine:
         rng: random.Random,
         metrics: Metrics,
         settings: EngineSettings | None = None,
+        announced: Announced | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.catalog = catalog
         self.store = store
-        self.core = Core(store, clock, rng, metrics)
+        self.core = Core(store, clock, rng, metrics, announced or Announced(store, clock))
         self.hub = Hub(store, clock, self.settings.watch_heartbeat)
         self.leases = Leases(self.core, self.settings.lease)
         self.sweeper = Sweeper(self.core, self.leases)
@@ -121,13 +123,21 @@ class Engine:
         """A worker's way in; see `leases`."""
         return WorkerSession(self.leases)
 
-    def plan(self, sub: Submission) -> tuple[JobSpec, list[retry.PlannedAttempt]]:
+    async def plan(self, sub: Submission) -> tuple[JobSpec, list[retry.PlannedAttempt]]:
         """What a submission would become, and its retry timetable. Raises what `submit` would."""
+        await self._look_up([sub])
         spec = self._spec(sub, "", self.store.now())
         return spec, retry.timetable(spec.retry, spec.total_timeout)
 
+    async def _look_up(self, subs: Sequence[Submission | AtlasError]) -> None:
+        get = self.catalog.get
+        unknown = {sub.type for sub in subs if not isinstance(sub, AtlasError) and get(sub.type) is None}
+        if unknown:
+            await self.catalog.look_up(unknown)
+
     async def submit(self, sub: Submission) -> Submitted:
         """Stores a job. Raises InvalidArgument, RequestIdReused, StoreFull."""
+        await self._look_up([sub])
         now = self.store.now()
         new = lifecycle.submitted(self._spec(sub, self.core.new_id(now), now))
         stored = (await self.store.insert([new]))[0] if self.store.instant else await self._inserts.add(new)
@@ -144,6 +154,7 @@ class Engine:
 
     async def submit_many(self, subs: Sequence[Submission | AtlasError]) -> list[Submitted | AtlasError]:
         """Stores several jobs, each on its own; submissions that are errors already stay what they are."""
+        await self._look_up(subs)
         now = self.store.now()
         jobs = [sub if isinstance(sub, AtlasError) else self._new(sub, now) for sub in subs]
         new = [job for job in jobs if not isinstance(job, AtlasError)]
@@ -159,7 +170,7 @@ class Engine:
             return error
 
     def _spec(self, sub: Submission, job_id: str, now: int) -> JobSpec:
-        return build(sub, job_id, now, announced(sub, self.catalog), self.settings.retention)
+        return build(sub, job_id, now, type_of(sub, self.catalog), self.settings.retention)
 
     @staticmethod
     def _answer(new: Job, stored: Job | None) -> Submitted | AtlasError:
@@ -306,7 +317,7 @@ class Engine:
         """Says why a job is where it is. Raises JobNotFound."""
         job = await self.get(namespace, job_id)
         ahead = await self.store.ahead(job) if job.ready else 0
-        slots, busy = self.leases.capacity(job.spec.type)
+        slots, busy = await self.leases.capacity(job.spec)
         return explain(job, self.store.now(), ahead=ahead, slots=slots, busy=busy)
 
     async def _act(
@@ -334,6 +345,7 @@ class Engine:
             began = clock.monotonic()
             try:
                 self.counts = await self.store.counts()
+                await self.core.announced.refresh()
             except Exception as error:
                 log.error("the store could not be counted", exc_info=error)
             await clock.sleep(max(_COUNTS_EVERY, (clock.monotonic() - began) / _COUNTS_SHARE))

@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING
 from .. import lifecycle
 from ..errors import SessionEnded
 from ..model import Assignment, Job, Released, State, Succeeded
+from .announced import SessionInfo, encode_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from ..model import Ask, Report, Room, TypeInfo, Update
+    from ..model import Ask, JobSpec, Report, Room, TypeInfo, Update
+    from .announced import Serving
     from .core import Core
 
 _HELD_BATCH = 500
@@ -53,7 +55,10 @@ class WorkerSession:
         self.id = ""
         self.worker = ""
         self.slots = 0
-        self.types: frozenset[str] = frozenset()
+        self.queues: frozenset[str] | None = None
+        """The queues that its worker takes jobs from; None for all. For people: the asks say it again."""
+        self.info = b""
+        """What the store keeps of it, for all servers."""
         self.in_hand: dict[str, Job] = {}
         self._ready = False
         """There may be something to claim."""
@@ -67,16 +72,18 @@ class WorkerSession:
     async def open(
         self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
     ) -> None:
-        self._introduce(worker, types, slots, on_stop)
+        await self._introduce(worker, types, slots, on_stop)
         self.id = self._core.new_id(self._core.store.now())
-        await self._core.store.open_session(self.id, self._leases.ttl)
+        await self._core.store.open_session(self.id, self._leases.ttl, self.info)
         self._leases.sessions[self.id] = self
 
-    def _introduce(
+    async def _introduce(
         self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
     ) -> None:
         self.worker, self.slots, self._on_stop = worker, slots, on_stop
-        self.types = frozenset(info.name for info in types)
+        queues = None if self.queues is None else tuple(sorted(self.queues))
+        self.info = encode_session(SessionInfo(worker, slots, tuple(info.name for info in types), queues))
+        await self._core.announced.announce(types)
 
     async def lease(self, room: Room, *, patience: float | None = None) -> list[Assignment]:
         """As `WorkSource.lease`; with `patience`, none when there was nothing for so many seconds."""
@@ -197,10 +204,20 @@ class Leases:
         for session in self.sessions.values():
             session.wake()
 
-    def capacity(self, job_type: str) -> tuple[int, int]:
-        """Slots of the sessions that serve a type, and how many of them are busy."""
-        serving = [session for session in self.sessions.values() if job_type in session.types]
-        return sum(session.slots for session in serving), sum(len(session.in_hand) for session in serving)
+    async def capacity(self, spec: JobSpec) -> tuple[int, int]:
+        """Slots of the live sessions of all servers that serve a job's type and queue, and how many are busy."""
+        slots = busy = 0
+        for serving in await self.core.announced.serving(spec.type):
+            if serving.queues is None or spec.queue in serving.queues:
+                slots += serving.slots
+                busy += await self._busy(serving)
+        return slots, busy
+
+    async def _busy(self, serving: Serving) -> int:
+        here = self.sessions.get(serving.session)
+        if here is not None:
+            return len(here.in_hand)
+        return len(await self.core.store.held(serving.session, min(serving.slots, _HELD_BATCH)))
 
     def moved(self, jobs: Iterable[Job]) -> None:
         """Jobs were moved by somebody other than the worker that holds them."""
@@ -275,7 +292,7 @@ class Leases:
         for session_id, alive in zip(ids, await self.core.store.renew(ids, self.ttl), strict=True):
             session = self.sessions.get(session_id)
             if session is not None and not alive:
-                await self.core.store.open_session(session_id, self.ttl)
+                await self.core.store.open_session(session_id, self.ttl, session.info)
 
     async def rescue(self, limit: int) -> bool:
         """Ends the attempts of sessions that fell silent. True when there may be more."""

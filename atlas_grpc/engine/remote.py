@@ -57,7 +57,8 @@ class RemoteSession(WorkerSession):
         before = self._leases.sessions.get(session)
         if isinstance(before, RemoteSession):
             before.superseded()
-        self._introduce(worker, types, slots, on_stop)
+        await self._introduce(worker, types, slots, on_stop)
+        await self._core.store.open_session(session, self._leases.ttl, self.info)
         self.id = session
         self._leases.sessions[session] = self
         held = {(job.spec.id, job.fence): job for job in await self._core.store.held(session, _HELD)}
@@ -74,7 +75,7 @@ class RemoteSession(WorkerSession):
     async def beat(self) -> None:
         """The worker was heard of. A session that had expired comes back, with the jobs that were not given away."""
         if not await self._keeper.keep(self.id):
-            await self._core.store.open_session(self.id, self._leases.ttl)
+            await self._core.store.open_session(self.id, self._leases.ttl, self.info)
             self._leases.on_news(None)
 
     async def detach(self, unacknowledged: Collection[tuple[str, int]]) -> None:
@@ -119,10 +120,10 @@ class Keeper:
         SessionEnded.
         """
         visit = RemoteSession(self._leases, self)
+        visit.queues = asks[0].queues
         if session:
             await self.keep_or_raise(session)
             visit.id, visit.worker = session, worker
-            visit.types = frozenset(info.name for info in types)
             key = f"{session}/{id(visit)}"
             self._leases.sessions[key] = visit
         else:

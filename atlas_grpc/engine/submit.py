@@ -12,7 +12,7 @@ from ..errors import InvalidArgument, RequestIdReused, Violation
 from ..model import EMPTY_OBJECT, SECOND, Content, JobSpec, Record, RetryPolicy, TypeInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ..model import Job
 
@@ -26,6 +26,10 @@ class Catalog(Protocol):
 
     def types(self) -> Sequence[TypeInfo]:
         """All types, by name."""
+        ...
+
+    async def look_up(self, names: Collection[str]) -> None:
+        """Sees to it that those of these types that exist are known to `get`."""
         ...
 
     def violations(self, name: str, payload: Content) -> Sequence[Violation]:
@@ -129,7 +133,7 @@ def build(sub: Submission, job_id: str, now: int, info: TypeInfo, retention: int
     )
 
 
-def announced(sub: Submission, catalog: Catalog) -> TypeInfo:
+def type_of(sub: Submission, catalog: Catalog) -> TypeInfo:
     """What was announced about the type of a submission. Raises InvalidArgument when nobody did, or when the type finds
     fault with the payload.
     """

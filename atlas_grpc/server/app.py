@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from ..clock import SystemClock
+from ..engine.announced import Announced
 from ..engine.engine import Engine, EngineSettings
 from ..gateway import create_app, serve_http
 from ..model import SECOND, State
@@ -37,7 +38,7 @@ from ..stores.vitals import VITALS, Sampler
 from . import listening, probes, reflection
 from .admission import objection
 from .calls import Guard
-from .catalog import RegistryCatalog
+from .catalog import SharedCatalog
 from .listening import AddressInUse
 from .service import SERVICE, JobService
 from .unknown import UnknownMethods
@@ -71,9 +72,12 @@ class AtlasServer:
         self.metrics = Metrics()
         store = open_store(settings, self.clock)
         self._vitals = Sampler(store, self.clock)
+        timed = measured(store, self.metrics)
+        announced = Announced(timed, self.clock)
         self.engine = Engine(
-            measured(store, self.metrics),
-            RegistryCatalog(registry),
+            timed,
+            SharedCatalog(registry, announced),
+            announced=announced,
             clock=self.clock,
             rng=random.Random(),
             metrics=self.metrics,

@@ -82,7 +82,7 @@ class JobService:
             try:
                 sub = self._submission(call, request, now)
                 if request.validate_only:
-                    answers.append(convert.planned(*self._engine.plan(sub)).SerializeToString())
+                    answers.append(convert.planned(*await self._engine.plan(sub)).SerializeToString())
                 else:
                     subs.append(sub)
                     answers.append(b"")
@@ -248,6 +248,7 @@ class JobService:
         return convert.explanation(await self._engine.explain(call.namespace, request.id))
 
     async def list_types(self, _: Call, request: pb.ListJobTypesRequest) -> pb.ListJobTypesResponse:
+        await self._engine.core.announced.refresh()
         types = self._engine.catalog.types()
         limit = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         query = b"types"

@@ -100,6 +100,7 @@ class WorkStream:
         self._queues = frozenset(hello.queues) or None
         self._json_text = hello.json_text
         session.superseded = self._superseded
+        session.queues = self._queues
         welcome = pb.WorkResponse()
         welcome.welcome.resumed = bool(hello.session) and await session.resume(
             hello.session, hello.worker, types, hello.slots, self._stop, convert.held(hello.holding)

@@ -29,6 +29,7 @@ from ..model import (
 from ..status import to_status
 from .admission import objection
 from .convert import fill_span, fill_stamp, micros, retry_override
+from .schemas import compiled
 from .structs import NotJson, fill_struct, from_struct, from_value
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ def _schema(message: pb.JobType, name: str, field: str) -> bytes | None:
         raise InvalidArgument.of(f"{field}.{name}{path}", text) from None
     if len(data) > _MAX_SCHEMA:
         raise InvalidArgument.of(f"{field}.{name}", f"takes {len(data)} bytes, and at most {_MAX_SCHEMA} are allowed")
+    try:
+        compiled(data)
+    except ValueError as error:
+        raise InvalidArgument.of(f"{field}.{name}", f"is not a JSON Schema: {error}") from None
     return data
 
 

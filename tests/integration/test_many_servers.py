@@ -7,9 +7,10 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
-from atlas_grpc import Client, JobContext, handler
+from atlas_grpc import Client, JobContext, errors, handler, pb
 from atlas_grpc.client import JobChanged, JobState, Synced, Transitioned, new_job
 from atlas_grpc.testing import serving
 
@@ -102,3 +103,27 @@ async def test_a_filtered_watch_there_is_told_what_happens_here():
             if isinstance(event, JobChanged) and event.job.state.terminal:
                 ended[event.job.id] = event.job.state
         assert set(ended) == {job.id for job in jobs}
+
+
+async def test_a_type_that_a_worker_announced_here_is_known_there():
+    async with (
+        serving(worker=False, grace=0) as first,
+        serving(worker=False, grace=0) as second,
+        Client(first.grpc_address) as here,
+        Client(second.grpc_address) as there,
+    ):
+        kind = pb.JobType(name="resize")
+        kind.payload_schema.update({"type": "object", "required": ["width"]})
+        async with grpc.aio.insecure_channel(first.grpc_address) as channel:
+            stream = pb.WorkerServiceStub(channel).Work()
+            await stream.write(pb.WorkRequest(hello=pb.WorkerHello(worker="raw", slots=4, types=[kind])))
+            assert (await stream.read()).welcome.session
+            job = await there.submit("resize", {"width": 3})
+            with pytest.raises(errors.InvalidArgument):
+                await there.submit("resize", {})
+            assert "resize" in [one.name for one in await there.types()]
+            assert (await job.explain()).slots == 4
+            await stream.write(pb.WorkRequest(goodbye=pb.WorkerGoodbye()))
+            assert await stream.read() is grpc.aio.EOF
+        assert (await job.explain()).slots == 0
+        assert "no connected worker" in (await (await here.get(job.id)).explain()).summary

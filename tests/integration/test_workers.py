@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from atlas_grpc import Client, JobContext, handler, pb
+from atlas_grpc import Client, JobContext, errors, handler, pb
 from atlas_grpc.client import JobState
 from atlas_grpc.testing import serving
 
@@ -329,3 +329,49 @@ async def test_a_caller_that_leaves_while_it_waits_takes_nothing_along():
         await stream.hello()
         assert [one.id for one in (await stream.take(1)).jobs] == [job.id]
         assert time.monotonic() - began < PATIENCE
+
+
+def resize() -> pb.JobType:
+    kind = pb.JobType(name="resize", description="Makes pictures smaller.", queue="pictures", concurrency=3)
+    kind.retry_policy.max_attempts = 7
+    kind.payload_schema.update(
+        {"type": "object", "required": ["width"], "properties": {"width": {"type": "integer", "minimum": 1}}}
+    )
+    return kind
+
+
+async def check_resize_is_known(client: Client) -> None:
+    job = await client.submit("resize", {"width": 3})
+    assert (job.queue, job.message.retry_policy.max_attempts) == ("pictures", 7)
+    with pytest.raises(errors.InvalidArgument) as caught:
+        await client.submit("resize", {"width": 0})
+    assert [one.field for one in caught.value.violations] == ["payload.width"]
+    assert "resize" in [kind.name for kind in await client.types()]
+
+
+async def test_a_type_that_a_worker_announced_can_be_submitted():
+    async with a_world() as world:
+        with pytest.raises(errors.InvalidArgument) as caught:
+            await world.client.submit("resize", {"width": 3})
+        assert caught.value.reason == "UNKNOWN_JOB_TYPE"
+        stream = world.stream()
+        await stream.hello(types=[resize()], queues=["pictures"])
+        await check_resize_is_known(world.client)
+        job = await world.client.submit("resize", {"width": 3})
+        assert "0 of 10 slots" in (await job.explain()).summary
+        other = await world.client.submit("resize", {"width": 3}, queue="elsewhere")
+        assert "no connected worker" in (await other.explain()).summary
+        await stream.goodbye()
+        assert "no connected worker" in (await job.explain()).summary
+        await check_resize_is_known(world.client)
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:1/schema"}, {"pattern": "("}])
+async def test_a_schema_that_is_none_is_refused(schema):
+    async with a_world() as world:
+        stream = world.stream()
+        kind = pb.JobType(name="bad")
+        kind.payload_schema.update(schema)
+        await stream.say(hello=pb.WorkerHello(worker="raw", types=[kind]))
+        code, details = await stream.end()
+        assert (code, details.partition(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "hello.types[0].payload_schema")

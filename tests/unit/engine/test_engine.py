@@ -158,7 +158,7 @@ async def test_a_full_store_says_so():
 
 
 async def test_a_plan_stores_nothing(world: World):
-    spec, timetable = world.engine.plan(sub(retry=RetryOverride(max_attempts=4, jitter=0.5)))
+    spec, timetable = await world.engine.plan(sub(retry=RetryOverride(max_attempts=4, jitter=0.5)))
     assert (spec.retry.max_attempts, spec.retry.initial_backoff) == (4, SECOND)
     assert [(line.earliest, line.latest) for line in timetable] == [
         (0, 0),

@@ -10,7 +10,7 @@ import pytest
 from atlas_grpc.errors import SessionEnded
 from atlas_grpc.lifecycle import attempts
 from atlas_grpc.model import SECOND, Ask, AttemptOutcome, Cause, Failed, Released, Report, State, Stopped
-from tests.unit.engine.world import DONE, NS, TYPES, World, a_world, boom
+from tests.unit.engine.world import DONE, NS, World, a_world, boom
 
 
 async def test_fences_grow_over_all_jobs_and_sessions(world: World):
@@ -71,7 +71,7 @@ async def test_an_old_report_does_not_touch_what_the_session_holds_now(world: Wo
     worker.stops.clear()
     await world.engine.cancel(NS, job_id, "", None)
     assert worker.stops == [(job_id, new.fence, "cancelled")]
-    assert world.engine.leases.capacity("timed") == (1000, 1)
+    assert await world.engine.leases.capacity((await world.job(job_id)).spec) == (1000, 1)
 
 
 async def test_a_batch_of_reports_is_answered_one_by_one(world: World):
@@ -127,7 +127,7 @@ async def test_a_lease_that_is_cut_gives_its_jobs_back_uncounted():
                     job = await world.job(job_id)
                     assert (job.state, job.ready, job.failures, job.crashes) == (State.PENDING, True, 0, 0)
                     assert all(view.outcome is AttemptOutcome.RELEASED for view in attempts(job))
-                assert world.engine.leases.capacity("work") == (1000, 0)
+                assert await world.engine.leases.capacity(job.spec) == (1000, 0)
                 await world.engine.cancel(NS, ids[0], "", None)
                 assert worker.stops == [], "it was never told of these jobs"
             else:
@@ -256,4 +256,3 @@ async def test_an_assignment_carries_what_a_handler_needs(world: World):
     taken = await worker.take_one()
     assert (taken.namespace, taken.queue, taken.labels, taken.traceparent) == (NS, "default", {"k": "v"}, "00-trace")
     assert taken.create_time == world.clock.now()
-    assert {info.name for info in TYPES} == set(worker.session.types)

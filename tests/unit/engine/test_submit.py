@@ -12,11 +12,11 @@ from atlas_grpc.engine.submit import (
     SHORTEST_RETENTION,
     RetryOverride,
     Submission,
-    announced,
     build,
     effective_policy,
     fingerprint,
     reused,
+    type_of,
 )
 from atlas_grpc.errors import Code, InvalidArgument, RequestIdReused
 from atlas_grpc.model import Content, RetryPolicy, TypeInfo
@@ -170,9 +170,9 @@ def test_no_payload_in_the_error() -> None:
 
 def test_refusals() -> None:
     catalog = FixedCatalog()
-    assert announced(Submission("ns", "work"), catalog).name == "work"
+    assert type_of(Submission("ns", "work"), catalog).name == "work"
     with pytest.raises(InvalidArgument) as refused:
-        announced(Submission("ns", "wrok"), catalog)
+        type_of(Submission("ns", "wrok"), catalog)
     unknown = refused.value
     assert unknown.reason == "UNKNOWN_JOB_TYPE"
     assert unknown.metadata == {"type": "wrok"}
@@ -180,7 +180,7 @@ def test_refusals() -> None:
     assert violation.field == "type"
     assert "jittery, " in violation.description or "work, " in violation.description
     with pytest.raises(InvalidArgument) as refused:
-        announced(Submission("ns", "work", Content(b'{"bad":1}')), catalog)
+        type_of(Submission("ns", "work", Content(b'{"bad":1}')), catalog)
     assert [one.field for one in refused.value.violations] == ["payload.bad"]
 
 

@@ -64,6 +64,9 @@ class FixedCatalog:
     def types(self) -> Sequence[TypeInfo]:
         return list(TYPES)
 
+    async def look_up(self, names: Collection[str]) -> None:
+        """There are no others."""
+
     def violations(self, name: str, payload: Content) -> Sequence[Violation]:
         bad = payload.is_json and "bad" in msgspec.json.decode(payload.data)
         return [Violation("payload.bad", "is not wanted")] if bad else []
