@@ -1,11 +1,14 @@
 -- Those of the documents that differ from what is there; the count refuses what is too much, by its constraint. Which
 -- ones are new is known only from what the insert met: others may have added them since this statement began.
--- The keys are sorted, so that two calls lock their rows in the same order.
+-- The keys are sorted, so that two calls lock their rows in the same order. "limit" keeps the planner from reading the
+-- whole kind for each of them.
 with changed as materialized (
     select new.key, new.data
     from unnest($2::text[], $3::bytea[]) as new (key, data)
-    left join {schema}.documents d on d.kind = $1 and d.key = new.key
-    where d.data is distinct from new.data
+    left join lateral (
+        select d.data from {schema}.documents d where d.kind = $1 and d.key = new.key limit 1
+    ) known on true
+    where known.data is distinct from new.data
 ), stored as (
     insert into {schema}.documents as d (kind, key, data)
     select $1, key, data from changed
