@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..config import OPTIONS
 from .common import DEFAULT_SERVER, quiet_grpc
 from .values import DURATION
 
@@ -41,17 +42,17 @@ from .values import DURATION
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(OPTIONS["log_level"].spec.choices),
     default="info",
     show_default=True,
-    help="The least severe lines to log.",
+    help=OPTIONS["log_level"].spec.help,
 )
 @click.option(
     "--log-format",
-    type=click.Choice(["auto", "console", "json"]),
+    type=click.Choice(OPTIONS["log_format"].spec.choices),
     default="auto",
     show_default=True,
-    help="How lines are written.",
+    help=OPTIONS["log_format"].spec.help,
 )
 def worker(
     handlers: tuple[str, ...],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
 from ..observe.logs import bind_job, configure, get_logger
+from ..process import leave, run_loop, tame_garbage_collector
 from ..worker import Registry, Runner
 from .source import RemoteSource
 
@@ -40,7 +41,7 @@ def run(
     uvloop: bool = True,
 ) -> int:
     """Works until it is told to stop, and answers the exit code."""
-    configure(log_level, log_format)  # type: ignore[arg-type]
+    pipeline = configure(log_level, log_format)  # type: ignore[arg-type]
     registry = Registry()
     try:
         for spec in handlers:
@@ -52,14 +53,6 @@ def run(
         print("atlas: there is no handler in " + ", ".join(handlers), file=sys.stderr)
         return USAGE
     clock, rng = SystemClock(), random.Random()
-    factory = None
-    if uvloop:
-        try:
-            import uvloop as fast
-        except ImportError:
-            pass
-        else:
-            factory = fast.new_event_loop
 
     async def work() -> int:
         source = RemoteSource(servers, clock, rng, queues=queues)
@@ -75,10 +68,12 @@ def run(
             cancel_grace=cancel_grace,
             bind=_bind_logs,
         )
-        return await _until_told(runner, grace)
+        tame_garbage_collector()
+        code = await _until_told(runner, grace)
+        await leave(pipeline, code)
+        return code
 
-    with asyncio.Runner(loop_factory=factory) as loop:
-        return loop.run(work())
+    return run_loop(work(), uvloop=uvloop)
 
 
 async def _until_told(runner: Runner, grace: float) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shutil
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from ..config import OPTIONS
 from ..errors import AtlasError
 from ..observe.logs import LogPipeline, configure, get_logger
 from ..observe.metrics import LOG_LINES_DROPPED
+from ..process import leave, run_loop, tame_garbage_collector
 from ..stores import WrongUrl, check_shared
 from ..worker import Registry
 from ..worker.builtin import sleep
@@ -25,14 +24,9 @@ from .sibling import Sibling
 from .siblings import Siblings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from ..config import Loaded, Settings
 
 OK, FAILED, USAGE = 0, 1, 2
-_LAST_PATIENCE = 1.0
-"""Seconds that what handlers left has to end, when all else has ended."""
-
 log = get_logger("atlas.server")
 
 
@@ -53,23 +47,11 @@ def run(loaded: Loaded) -> int:
             check_shared(settings.store)
         if settings.processes > 1:
             command = [sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]]
-            return _run_loop(Siblings(settings, command).run(), uvloop=settings.uvloop)
-        return _run_loop(_serve(settings, registry, pipeline), uvloop=settings.uvloop)
+            return run_loop(Siblings(settings, command).run(), uvloop=settings.uvloop)
+        return run_loop(_serve(settings, registry, pipeline), uvloop=settings.uvloop)
     except (AddressInUse, AtlasError, WrongUrl) as error:
         print(f"atlas: {error}", file=sys.stderr)
         return FAILED
-
-
-def _run_loop(main: Coroutine[object, object, int], *, uvloop: bool) -> int:
-    if uvloop:
-        try:
-            import uvloop as loop_module
-        except ImportError:
-            log.warning("uvloop is not installed; using asyncio's own loop")
-        else:
-            with asyncio.Runner(loop_factory=loop_module.new_event_loop) as runner:
-                return runner.run(main)
-    return asyncio.run(main)
 
 
 async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) -> int:
@@ -81,7 +63,7 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) 
     server = AtlasServer(settings, registry, sibling=sibling)
     server.metrics.counter(*LOG_LINES_DROPPED, lambda: pipeline.dropped)
     await server.start()
-    _tame_garbage_collector()
+    tame_garbage_collector()
     if sibling is not None:
         sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
     _announce(server)
@@ -96,31 +78,8 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) 
     force.cancel()
     await drain
     log.info("stopped")
-    await _leave(pipeline)
+    await leave(pipeline, OK)
     return OK
-
-
-async def _leave(pipeline: LogPipeline) -> None:
-    """Ends the process here and now when handlers left what an orderly end would wait for, perhaps for ever: coroutines
-    that swallow their cancellation, and threads that are no daemons, such as those of `asyncio.to_thread`.
-    """
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    executor = asyncio.ensure_future(asyncio.get_running_loop().shutdown_default_executor())
-    _, running = await asyncio.wait([*tasks, executor], timeout=_LAST_PATIENCE)
-    threads = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-    if running or threads:
-        log.warning("handlers run on, the process ends without them", tasks=len(tasks & running), threads=len(threads))
-        pipeline.close()
-        os._exit(OK)
-
-
-def _tame_garbage_collector() -> None:
-    """Stored jobs are untracked and in no cycles; full passes over the rest of a long-lived heap only cost latency."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _announce(server: AtlasServer) -> None:
