@@ -4,91 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
-import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from atlas_grpc import pb
 from tests.support.refusals import refusal, refusal_of
+from tests.support.served import SERVE, Served, atlas
 from tests.support.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.usefixtures("every_store")
 
-SERVE = [sys.executable, "-m", "atlas_grpc.cli", "serve", "--http-address", "off"]
-
 HANDLERS = str(Path(__file__).with_name("handlers.py"))
-ADDRESS = re.compile(rb'serving.*grpc(?:":"|=)([^" ]+)')
-
-
-class Process:
-    """A running `atlas serve`."""
-
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
-        self.process = process
-        self.address = address
-        self.channel = grpc.aio.insecure_channel(address)
-        self.stub: Any = pb.JobServiceStub(self.channel)
-
-    def send(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    async def ended(self, patience: float = 20) -> int:
-        return await asyncio.wait_for(self.process.wait(), patience)
-
-
-@asynccontextmanager
-async def atlas(
-    *flags: str, stdout: Any = asyncio.subprocess.DEVNULL, log_format: str = "json"
-) -> AsyncIterator[Process]:
-    """Starts a server on a free port, and sees to it that it ends."""
-    process = await asyncio.create_subprocess_exec(
-        *SERVE,
-        "--grpc-address",
-        "127.0.0.1:0",
-        "--log-format",
-        log_format,
-        *flags,
-        stdout=stdout,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    lines: list[bytes] = []
-    try:
-        async with asyncio.timeout(30):
-            while not (lines and ADDRESS.search(lines[-1])):
-                line = await process.stderr.readline()
-                assert line, b"".join(lines)
-                lines.append(line)
-
-        address = ADDRESS.search(lines[-1])[1].decode()
-        reading = asyncio.ensure_future(_drop(process.stderr))
-        server = Process(process, address)
-        try:
-            yield server
-        finally:
-            await server.channel.close()
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        process._transport.close()
-
-
-async def _drop(stream: asyncio.StreamReader) -> None:
-    while await stream.read(65536):
-        pass
 
 
 def sleeping(seconds: float) -> pb.SubmitJobRequest:
@@ -97,7 +28,7 @@ def sleeping(seconds: float) -> pb.SubmitJobRequest:
     return request
 
 
-async def load(server: Process, seen: Counter[str], stop: asyncio.Event) -> None:
+async def load(server: Served, seen: Counter[str], stop: asyncio.Event) -> None:
     """Submits and reads until the server says that it goes."""
     while not stop.is_set():
         try:
@@ -112,7 +43,7 @@ async def load(server: Process, seen: Counter[str], stop: asyncio.Event) -> None
             await asyncio.sleep(0.01)
 
 
-async def watch(server: Process, job_id: str, seen: Counter[str]) -> str:
+async def watch(server: Served, job_id: str, seen: Counter[str]) -> str:
     """Follows a job to the end of the stream; answers the last token."""
     token = ""
     try:

@@ -83,6 +83,8 @@ _MAKERS: dict[str, Callable[[Servers, Path], str]] = {
 STORES = tuple(_MAKERS)
 SHARED = ("postgresql", "valkey", "redis")
 """Those that several servers can use at a time."""
+DURABLE = ("sqlite", *SHARED)
+"""Those that outlive their server."""
 
 
 def chosen() -> list[str]:

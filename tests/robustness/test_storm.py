@@ -1,0 +1,83 @@
+"""kill -9 of the server, again and again, while jobs are submitted and run: nothing is lost, doubled or left behind,
+and every watcher has one history without gaps."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import debian
+from tests.support.history import check, summary
+from tests.support.served import Served
+from tests.support.stores import DURABLE, chosen
+from tests.support.storm import HANDLERS, Storm, wrong_ends
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.storm import Cut
+
+JOBS = int(os.environ.get("ATLAS_TEST_STORM_JOBS", "10000"))
+KILLS = int(os.environ.get("ATLAS_TEST_STORM_KILLS", "20"))
+SEED = int(os.environ.get("ATLAS_TEST_STORM_SEED", "1"))
+PATIENCE = 60
+"""Seconds after the last kill by which every job must have ended; leases of killed servers take one second."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(debian.TIMEOUT)
+@pytest.mark.parametrize("every_store", [name for name in chosen() if name in DURABLE], indirect=True)
+async def test_a_server_that_is_killed_again_and_again(
+    every_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executions = tmp_path / "executions"
+    monkeypatch.setenv("ATLAS_TEST_EXECUTIONS", str(executions))
+    flags = ["--store", every_store, "--handlers", HANDLERS, "--lease", "1s", "--slots", "400"]
+    server = Served([*flags, "--log-format", "json"], with_spare=True)
+    began = time.monotonic()
+    try:
+        await server.start()
+        storm = Storm(server.stub, executions, JOBS, SEED)
+        storm.start()
+        try:
+            cuts = await kill_again_and_again(server, storm)
+            await storm.finish(PATIENCE)
+        finally:
+            await storm.stop()
+    finally:
+        await server.close()
+    _tell(storm, cuts, time.monotonic() - began)
+    found = check(storm.history)
+    assert not found, summary(found)
+    assert wrong_ends(storm) == []
+    assert len(storm.history.final) == JOBS
+    assert all(cut.running and cut.unfinished for cut in cuts)
+    assert any(cut.submitting for cut in cuts)
+
+
+async def kill_again_and_again(server: Served, storm: Storm) -> list[Cut]:
+    """The kills come after a random number of acknowledgements and steps."""
+    rng = random.Random(SEED)
+    share = JOBS // (KILLS + 1)
+    cuts: list[Cut] = []
+    for _ in range(KILLS):
+        storm.release(share)
+        cuts.append(await storm.reaches(storm.told + rng.randrange(1, 2 * share)))
+        await server.kill()
+        await server.start()
+    return cuts
+
+
+def _tell(storm: Storm, cuts: list[Cut], seconds: float) -> None:
+    causes = Counter(step.cause for steps in storm.history.steps.values() for step in steps)
+    print(  # shown by `pytest -rP`, and when it fails
+        f"{len(storm.types)} jobs, {len(cuts)} kills, {seconds:.1f} s; calls and streams cut: {dict(storm.refused)}; "
+        f"submits repeated that had been stored: {storm.deduplicated}; leases lost: {causes['WORKER_LOST']}; "
+        f"watches resumed: {storm.resumed.total()}, of one job up to {max(storm.resumed.values(), default=0)} times; "
+        f"in flight at the kills: {[tuple(cut) for cut in cuts]}"
+    )

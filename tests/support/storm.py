@@ -1,0 +1,287 @@
+"""A load of jobs that goes on whatever breaks, and the history of it.
+
+Submitters repeat what was cut until it is answered, under the same request ids. One watcher follows every job from its
+first step to its last and resumes from its own token after each cut; another follows all jobs by the feed. What they
+are told goes into a `History`, in order; what handlers did comes from the file of `storm_handlers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from atlas_grpc import pb
+from tests.support.history import TERMINAL, Acknowledged, Execution, History, Reading, Step
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+HANDLERS = str(Path(__file__).parent.parent / "robustness" / "storm_handlers.py")
+ENDS = {"instant": "SUCCESS", "short": "SUCCESS", "flaky": "SUCCESS", "hopeless": "FAILED", "endless": "CANCELLED"}
+CUTS = frozenset({
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+})  # fmt: skip
+"""What a call may end with when its server, or the database behind it, is gone."""
+
+_MIX = "i" * 70 + "s" * 12 + "f" * 10 + "h" * 3 + "e" * 5
+_NAMES = {name[0]: name for name in ENDS}
+_KEPT = 20
+"""Endless jobs that are there from the beginning and cancelled at the end, so that each cut meets running ones."""
+_BATCH = 20
+_SUBMITTERS = 4
+_WATCHED = 250
+"""Jobs that are watched at a time; the next ones wait for their turn."""
+_PAUSE = 0.02
+_CALL = 20.0
+_PAGE = 1_000
+_STATES = {value.number: value.name for value in pb.Job.State.DESCRIPTOR.values}
+_CAUSES = {value.number: value.name for value in pb.Transition.Cause.DESCRIPTOR.values}
+
+
+class Cut(NamedTuple):
+    """What was going on when something was broken."""
+
+    submitting: int
+    """Submits without an answer."""
+    running: int
+    unfinished: int
+    """Acknowledged jobs whose end was not told yet."""
+
+
+class Storm:
+    """So many jobs, which are submitted as they are released; then their cancellations and watches."""
+
+    def __init__(self, stub: Any, executions: Path, jobs: int, seed: int) -> None:
+        self.history = History()
+        self.types: dict[str, str] = {}
+        """Of each acknowledged job, by id."""
+        self.told = 0
+        """Acknowledgements and steps until now."""
+        self.deduplicated = 0
+        self.resumed: Counter[str] = Counter()
+        """How often the watch of each job was cut and went on."""
+        self.refused: Counter[str] = Counter()
+        """Calls and streams that failed, by code."""
+        self.acknowledged_at = 0.0
+        """When a submit was answered last, on the monotonic clock."""
+        self.ended_at = 0.0
+        """When the end of a job was told last."""
+        self._stub = stub
+        self._executions = executions
+        self._rng = random.Random(seed)
+        self._jobs = jobs
+        self._requests = self._made(jobs)
+        self._allowed = asyncio.Semaphore(0)
+        self._to_watch: asyncio.Queue[str] = asyncio.Queue()
+        self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
+        self._kept: set[str] = set()
+        self._running: set[str] = set()
+        self._submitting = 0
+        self._ended: set[str] = set()
+        self._ended_in_feed: set[str] = set()
+        self._news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        work = [self._submit() for _ in range(_SUBMITTERS)]
+        work += [self._watch() for _ in range(_WATCHED)]
+        work += [self._cancel() for _ in range(_SUBMITTERS)]
+        work += [self._watch_all("all")]
+        self._tasks = [asyncio.create_task(one) for one in work]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def release(self, jobs: int) -> None:
+        """Lets so many more be submitted."""
+        for _ in range(0, jobs, _BATCH):
+            self._allowed.release()
+
+    async def reaches(self, told: int) -> Cut:
+        """Returns when so much was told and a job runs that will not end by itself; says what is going on then."""
+        self._running.clear()
+        while self.told < told or not self._running & self._kept:
+            await self._next_news()
+        return Cut(self._submitting, len(self._running), len(self.types) - len(self._ended))
+
+    async def finish(self, patience: float) -> None:
+        """Submits the rest, cancels what is endless, waits for every end and reads all jobs. What has not ended by then
+        is to be found in the history."""
+        self.release(self._jobs)
+        while len(self.types) < self._jobs:
+            await self._next_news()
+        for job_id in self._kept:
+            self._to_cancel.put_nowait(job_id)
+        try:
+            async with asyncio.timeout(patience):
+                while min(len(self._ended), len(self._ended_in_feed)) < self._jobs:
+                    await self._next_news()
+        except TimeoutError:
+            self.refused["not ended in time"] += 1
+        await self._read_all()
+        self.history.executions += self._read_executions()
+
+    async def _next_news(self) -> None:
+        self._news.clear()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        async with asyncio.timeout(_CALL):
+            await self._news.wait()
+
+    def _made(self, jobs: int) -> Iterator[pb.SubmitJobRequest]:
+        for number in range(jobs):
+            kind = "endless" if number < _KEPT else _NAMES[self._rng.choice(_MIX)]
+            request = pb.SubmitJobRequest(type=kind, request_id=f"r{number}")
+            if kind == "short":
+                request.payload["seconds"] = self._rng.uniform(0.01, 0.2)
+            yield request
+
+    async def _answered(self, method: Any, request: Any) -> Any:
+        """The answer, after as many tries as it takes."""
+        while True:
+            try:
+                return await method(request, timeout=_CALL, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                await self._cut(error)
+
+    async def _cut(self, error: grpc.aio.AioRpcError) -> None:
+        if error.code() not in CUTS:
+            raise error
+        self.refused[error.code().name] += 1
+        await asyncio.sleep(_PAUSE)
+
+    def _note(self) -> None:
+        self.told += 1
+        self._news.set()
+
+    async def _submit(self) -> None:
+        while True:
+            await self._allowed.acquire()
+            batch = list(islice(self._requests, _BATCH))
+            if not batch:
+                continue
+            self._submitting += 1
+            answer = await self._answered(self._stub.SubmitJobs, pb.SubmitJobsRequest(requests=batch))
+            self._submitting -= 1
+            for request, outcome in zip(batch, answer.outcomes, strict=True):
+                assert outcome.HasField("response"), outcome
+                self._accept(request, outcome.response)
+            self.acknowledged_at = time.monotonic()
+
+    def _accept(self, request: pb.SubmitJobRequest, answer: pb.SubmitJobResponse) -> None:
+        job = answer.job
+        self.history.acknowledged.append(Acknowledged(request.request_id, job.id))
+        self.history.readings.append(_reading(job))
+        self.deduplicated += answer.deduplicated
+        self.types[job.id] = request.type
+        self._to_watch.put_nowait(job.id)
+        if int(request.request_id[1:]) < _KEPT:
+            self._kept.add(job.id)
+        elif request.type == "endless" and self._rng.random() < 0.5:
+            self._to_cancel.put_nowait(job.id)  # the others when they run
+        self._note()
+
+    async def _cancel(self) -> None:
+        while True:
+            request = pb.CancelJobRequest(id=await self._to_cancel.get())
+            self.history.readings.append(_reading((await self._answered(self._stub.CancelJob, request)).job))
+
+    async def _watch(self) -> None:
+        while True:
+            await self._watch_job(await self._to_watch.get())
+
+    async def _watch_job(self, job_id: str) -> None:
+        token = ""
+        while True:
+            try:
+                request = pb.WatchJobRequest(id=job_id, resume_token=token)
+                async for message in self._stub.WatchJob(request, wait_for_ready=True):
+                    token = message.resume_token
+                    for step in message.transitions:
+                        self._step(job_id, Step(step.version, _STATES[step.state], _CAUSES[step.cause], step.run))
+                    if message.HasField("job"):
+                        self.history.readings.append(_reading(message.job))
+            except grpc.aio.AioRpcError as error:
+                self.resumed[job_id] += bool(token)
+                await self._cut(error)
+            else:
+                break
+        self._ended.add(job_id)
+        self.ended_at = time.monotonic()
+        self._note()
+
+    def _step(self, job_id: str, step: Step) -> None:
+        self.history.steps["each", job_id].append(step)
+        if step.cause == "STARTED":
+            self._running.add(job_id)
+            if self.types[job_id] == "endless" and job_id not in self._kept:
+                self._to_cancel.put_nowait(job_id)
+        elif step.state != "RUNNING":
+            self._running.discard(job_id)
+        self._note()
+
+    async def _watch_all(self, watcher: str) -> None:
+        token = ""
+        while True:
+            try:
+                request = pb.WatchJobsRequest(resume_token=token)
+                async for message in self._stub.WatchJobs(request, wait_for_ready=True):
+                    token = message.resume_token or token
+                    for job in message.jobs:
+                        reading = _reading(job)
+                        self.history.changes[watcher, job.id].append(reading)
+                        if reading.state in TERMINAL:
+                            self._ended_in_feed.add(job.id)
+                    self._news.set()
+            except grpc.aio.AioRpcError as error:
+                self.resumed[watcher] += bool(token)
+                await self._cut(error)
+
+    async def _read_all(self) -> None:
+        async for job in self._list():
+            self.history.final.append(_reading(job))
+        for job in self._rng.sample(self.history.final, min(200, len(self.history.final))):
+            answer = await self._answered(self._stub.GetJob, pb.GetJobRequest(id=job.job_id))
+            self.history.readings.append(_reading(answer.job))
+
+    async def _list(self) -> AsyncIterator[pb.Job]:
+        request = pb.ListJobsRequest(page_size=_PAGE, view=pb.JOB_VIEW_FULL)
+        while True:
+            answer = await self._answered(self._stub.ListJobs, request)
+            for job in answer.jobs:
+                yield job
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    def _read_executions(self) -> Iterator[Execution]:
+        for line in self._executions.read_text("ascii").splitlines():
+            job_id, fence, run, *result = line.split()
+            yield Execution(job_id, int(fence), int(run), *result)
+
+
+def _reading(job: pb.Job) -> Reading:
+    result = job.result.string_value if job.HasField("result") else None
+    return Reading(job.id, job.version, _STATES[job.state], job.run, job.request_id, result)
+
+
+def wrong_ends(storm: Storm) -> list[str]:
+    """Jobs that ended otherwise than such jobs do."""
+    return [
+        f"{storm.types[job.job_id]} {job.job_id}: {job.state}"
+        for job in storm.history.final
+        if job.job_id in storm.types and job.state != ENDS[storm.types[job.job_id]]
+    ]
