@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,7 @@ from tests.support import debian
 from tests.support.history import check, summary
 from tests.support.served import Served
 from tests.support.stores import DURABLE, chosen
-from tests.support.storm import HANDLERS, Storm, wrong_ends
+from tests.support.storm import HANDLERS, Storm, told_of, wrong_ends
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 JOBS = int(os.environ.get("ATLAS_TEST_STORM_JOBS", "10000"))
 KILLS = int(os.environ.get("ATLAS_TEST_STORM_KILLS", "20"))
 SEED = int(os.environ.get("ATLAS_TEST_STORM_SEED", "1"))
-PATIENCE = 60
-"""Seconds after the last kill by which every job must have ended; leases of killed servers take one second."""
 
 
 @pytest.mark.slow
@@ -46,12 +43,12 @@ async def test_a_server_that_is_killed_again_and_again(
         storm.start()
         try:
             cuts = await kill_again_and_again(server, storm)
-            await storm.finish(PATIENCE)
+            await storm.finish()
         finally:
             await storm.stop()
     finally:
         await server.close()
-    _tell(storm, cuts, time.monotonic() - began)
+    print(f"{told_of(storm)}; {time.monotonic() - began:.1f} s; at the kills: {[tuple(cut) for cut in cuts]}")
     found = check(storm.history)
     assert not found, summary(found)
     assert wrong_ends(storm) == []
@@ -71,13 +68,3 @@ async def kill_again_and_again(server: Served, storm: Storm) -> list[Cut]:
         await server.kill()
         await server.start()
     return cuts
-
-
-def _tell(storm: Storm, cuts: list[Cut], seconds: float) -> None:
-    causes = Counter(step.cause for steps in storm.history.steps.values() for step in steps)
-    print(  # shown by `pytest -rP`, and when it fails
-        f"{len(storm.types)} jobs, {len(cuts)} kills, {seconds:.1f} s; calls and streams cut: {dict(storm.refused)}; "
-        f"submits repeated that had been stored: {storm.deduplicated}; leases lost: {causes['WORKER_LOST']}; "
-        f"watches resumed: {storm.resumed.total()}, of one job up to {max(storm.resumed.values(), default=0)} times; "
-        f"in flight at the kills: {[tuple(cut) for cut in cuts]}"
-    )

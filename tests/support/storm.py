@@ -19,9 +19,10 @@ import grpc
 
 from atlas_grpc import pb
 from tests.support.history import TERMINAL, Acknowledged, Execution, History, Reading, Step
+from tests.support.waiting import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 HANDLERS = str(Path(__file__).parent.parent / "robustness" / "storm_handlers.py")
 ENDS = {"instant": "SUCCESS", "short": "SUCCESS", "flaky": "SUCCESS", "hopeless": "FAILED", "endless": "CANCELLED"}
@@ -43,6 +44,8 @@ _WATCHED = 250
 """Jobs that are watched at a time; the next ones wait for their turn."""
 _PAUSE = 0.02
 _CALL = 20.0
+_STALL = 60.0
+"""Seconds without anything to be told after which nothing is expected to come any more; leases and pauses are short."""
 _PAGE = 1_000
 _STATES = {value.number: value.name for value in pb.Job.State.DESCRIPTOR.values}
 _CAUSES = {value.number: value.name for value in pb.Transition.Cause.DESCRIPTOR.values}
@@ -61,7 +64,9 @@ class Cut(NamedTuple):
 class Storm:
     """So many jobs, which are submitted as they are released; then their cancellations and watches."""
 
-    def __init__(self, stub: Any, executions: Path, jobs: int, seed: int) -> None:
+    def __init__(
+        self, stub: Any, executions: Path, jobs: int, seed: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.history = History()
         self.types: dict[str, str] = {}
         """Of each acknowledged job, by id."""
@@ -72,11 +77,8 @@ class Storm:
         """How often the watch of each job was cut and went on."""
         self.refused: Counter[str] = Counter()
         """Calls and streams that failed, by code."""
-        self.acknowledged_at = 0.0
-        """When a submit was answered last, on the monotonic clock."""
-        self.ended_at = 0.0
-        """When the end of a job was told last."""
         self._stub = stub
+        self._clock = clock
         self._executions = executions
         self._rng = random.Random(seed)
         self._jobs = jobs
@@ -89,6 +91,7 @@ class Storm:
         self._submitting = 0
         self._ended: set[str] = set()
         self._ended_in_feed: set[str] = set()
+        self._firsts: dict[str, float] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -112,34 +115,61 @@ class Storm:
     async def reaches(self, told: int) -> Cut:
         """Returns when so much was told and a job runs that will not end by itself; says what is going on then."""
         self._running.clear()
+        patience = Patience(_STALL)
         while self.told < told or not self._running & self._kept:
-            await self._next_news()
+            await self._next_news(patience)
         return Cut(self._submitting, len(self._running), len(self.types) - len(self._ended))
 
-    async def finish(self, patience: float) -> None:
-        """Submits the rest, cancels what is endless, waits for every end and reads all jobs. What has not ended by then
-        is to be found in the history."""
+    async def notices(self, refusals: int) -> None:
+        """Returns when so many more calls were refused or cut."""
+        patience, goal = Patience(_STALL), self.refused.total() + refusals
+        while self.refused.total() < goal:
+            await self._next_news(patience)
+
+    async def recovers(self) -> tuple[float, float]:
+        """How long it takes until a submit is answered, and until a job is started: seconds on the clock."""
+        patience, since = Patience(_STALL), self._clock()
+        self._firsts.clear()
+        while len(self._firsts) < 2:
+            await self._next_news(patience)
+        return self._firsts["answered"] - since, self._firsts["started"] - since
+
+    async def finish(self) -> None:
+        """Submits the rest, cancels what is endless, waits for every end and reads all jobs. What has not ended when no
+        end came for long is to be found in the history."""
         self.release(self._jobs)
+        patience = Patience(_STALL)
         while len(self.types) < self._jobs:
-            await self._next_news()
+            await self._next_news(patience)
         for job_id in self._kept:
             self._to_cancel.put_nowait(job_id)
+        patience, ended = Patience(_STALL), 0
         try:
-            async with asyncio.timeout(patience):
-                while min(len(self._ended), len(self._ended_in_feed)) < self._jobs:
-                    await self._next_news()
+            while min(len(self._ended), len(self._ended_in_feed)) < self._jobs:
+                await self._next_news(patience)
+                if len(self._ended) > ended:
+                    patience, ended = Patience(_STALL), len(self._ended)
         except TimeoutError:
-            self.refused["not ended in time"] += 1
+            self.refused["ends that did not come"] += self._jobs - len(self._ended)
         await self._read_all()
         self.history.executions += self._read_executions()
 
-    async def _next_news(self) -> None:
+    async def _next_news(self, patience: Patience) -> None:
         self._news.clear()
         for task in self._tasks:
             if task.done():
                 task.result()
-        async with asyncio.timeout(_CALL):
-            await self._news.wait()
+        try:
+            await patience.wait(self._news)
+        except TimeoutError:
+            raise TimeoutError(f"nothing more was told: {self._state()}") from None
+
+    def _state(self) -> str:
+        return (
+            f"of {self._jobs} jobs {len(self.types)} are acknowledged, {len(self._ended)} ended, {self._submitting} "
+            f"submits wait for an answer, {len(self._running)} jobs run, {len(self._running & self._kept)} kept; "
+            f"to be watched: {self._to_watch.qsize()}; {dict(self.refused)}"
+        )
 
     def _made(self, jobs: int) -> Iterator[pb.SubmitJobRequest]:
         for number in range(jobs):
@@ -179,7 +209,7 @@ class Storm:
             for request, outcome in zip(batch, answer.outcomes, strict=True):
                 assert outcome.HasField("response"), outcome
                 self._accept(request, outcome.response)
-            self.acknowledged_at = time.monotonic()
+            self._firsts.setdefault("answered", self._clock())
 
     def _accept(self, request: pb.SubmitJobRequest, answer: pb.SubmitJobResponse) -> None:
         job = answer.job
@@ -220,13 +250,13 @@ class Storm:
             else:
                 break
         self._ended.add(job_id)
-        self.ended_at = time.monotonic()
         self._note()
 
     def _step(self, job_id: str, step: Step) -> None:
         self.history.steps["each", job_id].append(step)
         if step.cause == "STARTED":
             self._running.add(job_id)
+            self._firsts.setdefault("started", self._clock())
             if self.types[job_id] == "endless" and job_id not in self._kept:
                 self._to_cancel.put_nowait(job_id)
         elif step.state != "RUNNING":
@@ -285,3 +315,13 @@ def wrong_ends(storm: Storm) -> list[str]:
         for job in storm.history.final
         if job.job_id in storm.types and job.state != ENDS[storm.types[job.job_id]]
     ]
+
+
+def told_of(storm: Storm) -> str:
+    """What happened, for who runs the test."""
+    causes = Counter(step.cause for steps in storm.history.steps.values() for step in steps)
+    return (
+        f"{len(storm.types)} jobs; calls and streams cut: {dict(storm.refused)}; submits found stored: "
+        f"{storm.deduplicated}; leases lost: {causes['WORKER_LOST']}; watches resumed: {storm.resumed.total()}, "
+        f"of one job up to {max(storm.resumed.values(), default=0)} times"
+    )
