@@ -293,6 +293,8 @@ class Leases:
             session = self.sessions.get(session_id)
             if session is not None and not alive:
                 await self.core.store.open_session(session_id, self.ttl, session.info)
+                # What it asked for meanwhile was answered with nothing, whatever there was.
+                session.wake()
 
     async def rescue(self, limit: int) -> bool:
         """Ends the attempts of sessions that fell silent. True when there may be more."""

@@ -73,7 +73,8 @@ class Sweeper:
             await self._move(jobs)
             await asyncio.sleep(0)
         now = self._core.store.now()
-        latest = now + _LONGEST_SLEEP
+        # A short lease must not end between two rounds.
+        latest = min(now + _LONGEST_SLEEP, max(now, self._renew_at))
         self._next = latest if next_due is None else max(now, min(next_due, latest))
         return self._next - now
 

@@ -180,6 +180,19 @@ async def test_room_that_comes_up_during_a_claim_is_not_forgotten():
             assert taken.job_id == job_id
 
 
+async def test_a_session_that_was_taken_for_dead_asks_again(world: World):
+    """A server that was held up longer than its lease: what it asks for before it renews is answered with nothing."""
+    worker = await world.worker()
+    world.memory._sessions[worker.session.id] = world.clock.now()
+    job_id = await world.submit()
+    leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 1)], 1)))
+    await world.clock.settle()
+    assert not leasing.done()
+    await world.engine.leases.renew()
+    (taken,) = await asyncio.wait_for(leasing, 5)
+    assert taken.job_id == job_id
+
+
 async def test_closing_gives_everything_back_at_once(world: World):
     ids = [await world.submit() for _ in range(600)]
     worker = await world.worker()

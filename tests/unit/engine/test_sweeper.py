@@ -70,6 +70,13 @@ async def test_two_sweepers_do_each_thing_once():
             assert await world.causes(job_id) == ["SUBMITTED", "BECAME_READY", "START_DEADLINE_EXCEEDED"]
 
 
+async def test_a_short_lease_does_not_end_between_two_rounds():
+    async with a_world(lease=SECOND) as world:
+        await world.worker()
+        await world.advance(5)
+        assert world.store.calls.count("open_session") == 1, "it never had to be opened again"
+
+
 async def test_a_silent_session_loses_its_jobs_after_its_lease():
     async with a_world(engines=2, lease=10 * SECOND) as world:
         doomed, alive = world.engines
