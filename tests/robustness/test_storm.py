@@ -66,5 +66,6 @@ async def kill_again_and_again(server: Served, storm: Storm) -> list[Cut]:
         storm.release(share)
         cuts.append(await storm.reaches(storm.told + rng.randrange(1, 2 * share)))
         await server.kill()
+        storm.server_died()
         await server.start()
     return cuts

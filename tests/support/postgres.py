@@ -90,7 +90,7 @@ def give_away(folder: Path) -> None:
 class PostgresServer:
     """A cluster in a folder of its own. It survives `kill` and `start`."""
 
-    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False, settings: str = "") -> None:
         self.folder = folder
         self._bin = binaries()
         self._data = folder / "data"
@@ -103,7 +103,7 @@ class PostgresServer:
         )
         with (self._data / "postgresql.conf").open("a", encoding="utf-8") as config:
             config.write(_CONFIGURATION.format(fsync="on" if fsync else "off"))
-            config.write(f"port = {self.port}\nunix_socket_directories = '{folder}'\n")
+            config.write(f"port = {self.port}\nunix_socket_directories = '{folder}'\n{settings}\n")
 
     @property
     def pid(self) -> int:
@@ -160,11 +160,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running(*, fsync: bool = False) -> Iterator[PostgresServer]:
-    """A new server, stopped and removed at the end."""
+def running(*, fsync: bool = False, settings: str = "") -> Iterator[PostgresServer]:
+    """A new server, stopped and removed at the end. `settings` are lines of its configuration."""
     folder = Path(tempfile.mkdtemp(prefix="atlas-pg-"))
     try:
-        server = PostgresServer(folder, fsync=fsync)
+        server = PostgresServer(folder, fsync=fsync, settings=settings)
         try:
             server.start()
             yield server

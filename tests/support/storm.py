@@ -112,9 +112,12 @@ class Storm:
         for _ in range(0, jobs, _BATCH):
             self._allowed.release()
 
+    def server_died(self) -> None:
+        """What runs from now on was started by the next one."""
+        self._running.clear()
+
     async def reaches(self, told: int) -> Cut:
         """Returns when so much was told and a job runs that will not end by itself; says what is going on then."""
-        self._running.clear()
         patience = Patience(_STALL)
         while self.told < told or not self._running & self._kept:
             await self._next_news(patience)
@@ -191,6 +194,7 @@ class Storm:
         if error.code() not in CUTS:
             raise error
         self.refused[error.code().name] += 1
+        self._news.set()
         await asyncio.sleep(_PAUSE)
 
     def _note(self) -> None:
