@@ -11,8 +11,10 @@ import grpc
 import pytest
 
 from atlas_grpc import Client, JobContext, errors, handler, pb
-from atlas_grpc.client import JobChanged, JobState, Synced, Transitioned, new_job
+from atlas_grpc.client import Job, JobChanged, JobState, Synced, Transitioned, new_job
 from atlas_grpc.testing import serving
+from tests.support.history import Acknowledged, History, Reading, Step, check, summary
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +24,23 @@ pytestmark = pytest.mark.usefixtures("shared_store")
 
 @handler
 async def echo(number: int) -> int:
+    return number
+
+
+_gates: list[asyncio.Event] = []
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[asyncio.Event]:
+    """What `gated` waits for."""
+    _gates.append(asyncio.Event())
+    yield _gates[-1]
+    _gates.clear()
+
+
+@handler
+async def gated(number: int) -> int:
+    await _gates[-1].wait()
     return number
 
 
@@ -35,33 +54,50 @@ async def waits(*, ctx: JobContext) -> None:
 async def two(**options: Any) -> AsyncIterator[tuple[Client, Client]]:
     """Clients of two servers on one store."""
     async with (
-        serving(echo, waits, name="one", grace=0, **options) as first,
-        serving(echo, waits, name="two", grace=0, **options) as second,
+        serving(echo, gated, waits, name="one", grace=0, **options) as first,
+        serving(echo, gated, waits, name="two", grace=0, **options) as second,
         Client(first.grpc_address) as one,
         Client(second.grpc_address) as other,
     ):
         yield one, other
 
 
-async def test_a_thousand_jobs_are_submitted_here_watched_there_and_run_on_both():
-    async with two(slots=8) as (here, there):
-        versions: dict[str, list[int]] = {}
-        workers: Counter[str] = Counter()
+async def test_a_thousand_jobs_are_submitted_here_watched_there_and_run_on_both(gate: asyncio.Event):
+    """No job can end before all are watched, so that the other server has to tell of each step as it is made."""
+    history, begun = History(), Counter[str]()
+    async with two(slots=8, max_streams=2_000) as (here, there):
 
         async def follow(job_id: str) -> None:
-            versions[job_id] = [event.version async for event in there.watch(job_id) if isinstance(event, Transitioned)]
+            async for event in there.watch(job_id):
+                if isinstance(event, Transitioned):
+                    step = Step(event.version, event.state.name, event.cause, event.run)
+                    history.steps["there", job_id].append(step)
+                    begun[job_id] += 1
 
-        jobs = await here.submit_many([new_job("echo", {"number": number}) for number in range(1000)])
-        ids = [job.id for job in jobs]
-        for start in range(0, len(ids), 250):
-            await asyncio.gather(*map(follow, ids[start : start + 250]))
-        for job_id in ids:
-            job = await there.get(job_id)
-            assert job.state is JobState.SUCCESS
-            assert versions[job_id] == list(range(1, job.version + 1))
+        requests = [new_job("gated", {"number": n}, request_id=f"r{n}") for n in range(1000)]
+        ids = [job.id for job in await here.submit_many(requests)]
+        history.acknowledged += [Acknowledged(f"r{n}", job_id) for n, job_id in enumerate(ids)]
+        following = asyncio.gather(*map(follow, ids))
+        await until(lambda: len(begun) == 1000, 40)
+        gate.set()
+        await following
+        workers: Counter[str] = Counter()
+        async for job in there.list(full=True):
+            history.final.append(_reading(job))
             workers[job.attempts[-1].worker] += 1
-        assert set(workers) == {"one", "two"}
-        assert sum(workers.values()) == 1000
+        history.readings += [_reading(job) async for job in here.list(full=True)]
+    found = check(history)
+    assert not found, summary(found)
+    assert {job.state for job in history.final} == {"SUCCESS"}
+    assert sorted(int(float(job.result)) for job in history.final) == list(range(1000))
+    assert set(workers) == {"one", "two"}
+    assert sum(workers.values()) == 1000
+    causes = {tuple(step.cause for step in steps) for steps in history.steps.values()}
+    assert causes == {("SUBMITTED", "STARTED", "SUCCEEDED")}
+
+
+def _reading(job: Job) -> Reading:
+    return Reading(job.id, job.version, job.state.name, job.run, job.request_id, str(job.output))
 
 
 async def test_what_was_acknowledged_here_is_there_at_once():

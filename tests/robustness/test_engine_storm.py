@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import PostgresServer
     from tests.support.redis import RedisServer
 
-JOBS = int(os.environ.get("ATLAS_TEST_ENGINE_STORM_JOBS", "3000"))
+JOBS = 3_000
 SEED = int(os.environ.get("ATLAS_TEST_STORM_SEED", "1"))
 OUTAGES = (10, 10, 400, 10, 1_500)
 """How many calls fail before the database is started again: so short outages are, and so long."""

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(debian.TIMEOUT)]
 HANDLERS = str(Path(__file__).with_name("idle_handlers.py"))
 WATCHED = 12.0
 """Seconds for which an idle server is looked at: longer than any of its periods."""
+SETTLES = 6.0
 STATEMENTS = 5.0
 """A second, of one server."""
 CORE = 0.01
@@ -62,7 +63,7 @@ async def test_an_idle_server_costs_next_to_nothing_and_nothing_grows(lone_store
         for _ in range(20):
             assert (await server.stub.RunJob(pb.RunJobRequest(job=job), timeout=30).read()).update.job.id
         # What a start and jobs leave to do is done: sessions are renewed, jobs counted, an audit made.
-        await _pass(time, WATCHED)
+        await _pass(time, SETTLES)
         shared = not lone_store.startswith("sqlite")
         before, asked, used, began = await weight(lone_store), 0, cpu(server), time.now()
         if shared:

@@ -324,8 +324,9 @@ def wrong_ends(storm: Storm) -> list[str]:
 def told_of(storm: Storm) -> str:
     """What happened, for who runs the test."""
     causes = Counter(step.cause for steps in storm.history.steps.values() for step in steps)
+    resumed = [times for name, times in storm.resumed.items() if name in storm.types]
     return (
         f"{len(storm.types)} jobs; calls and streams cut: {dict(storm.refused)}; submits found stored: "
-        f"{storm.deduplicated}; leases lost: {causes['WORKER_LOST']}; watches resumed: {storm.resumed.total()}, "
-        f"of one job up to {max(storm.resumed.values(), default=0)} times"
+        f"{storm.deduplicated}; leases lost: {causes['WORKER_LOST']}; watches resumed: {sum(resumed)}, "
+        f"of one job up to {max(resumed, default=0)} times"
     )
