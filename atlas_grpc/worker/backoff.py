@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from ..clock import Clock
 
 FIRST = 0.1
-LONGEST = 5.0
+LONGEST = 0.8
+"""However long the source was away: its jobs go on within a second of its return."""
 
 
 class Backoff:
-    """Pauses that double from 0.1 s to 5 s, each between a half and the whole of that, drawn."""
+    """Pauses that double from 0.1 s to 0.8 s, each between a half and the whole of that, drawn."""
 
     __slots__ = ("_clock", "_rng", "failures")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +13,8 @@ from atlas_grpc.model import SECOND, Ask, Content, LogLine, Progress, Severity, 
 from atlas_grpc.stores.base import Filter
 from atlas_grpc.stores.postgres import PostgresLimits, columns, rows
 from atlas_grpc.stores.postgres import jobs as jobs_module
-from atlas_grpc.stores.postgres.database import Database
 from tests.support import debian
 from tests.support.postgres_bench import HOUR, Tools, finished
-from tests.support.vitals import vital
-from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.support.postgres_bench import Bench
@@ -140,23 +136,6 @@ async def test_heartbeats_and_progress_write_nothing_that_grows(bench: Bench) ->
     before = await sizes()
     await beat(200)
     assert await sizes() == before
-
-
-async def test_an_idle_server_asks_little(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = await bench.store()
-    await until(lambda: vital(store, "atlas_postgresql_listening") == 1)
-    asked: list[str] = []
-    fetch = Database.fetch
-
-    async def noted(self: Database, name: str, *arguments: Any) -> Any:
-        asked.append(name)
-        return await fetch(self, name, *arguments)
-
-    monkeypatch.setattr(Database, "fetch", noted)
-    began = asyncio.get_running_loop().time()
-    await until(lambda: asked.count("head") >= 3)
-    seconds = asyncio.get_running_loop().time() - began
-    assert len(asked) <= 1.5 * seconds + 2
 
 
 class _SteppedClock(SystemClock):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from atlas_grpc.clock import SystemClock
-from atlas_grpc.engine.engine import Engine
 from atlas_grpc.errors import StoreFull, Unavailable
 from atlas_grpc.model import LogLine, Progress, Severity, Update
-from atlas_grpc.observe.metrics import Metrics
-from atlas_grpc.stores.redis import UnfitServer, from_url
+from atlas_grpc.stores.redis import UnfitServer
 from atlas_grpc.testing.stores._kit import Listener
 from tests.robustness.redis.conftest import HOUR, Hand, opened
 from tests.support import redis
@@ -24,9 +20,6 @@ from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from tests.support.redis import RedisServer
-
-WAITS = 3.0
-"""Seconds for which an idle server is watched."""
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
@@ -227,34 +220,6 @@ def _try(client: Any, *command: str) -> Any:
         return client.execute_command(*command)
     except Exception as error:
         return error
-
-
-async def test_an_idle_server_costs_next_to_nothing(shared_valkey: RedisServer) -> None:
-    prefix = redis.new_prefix()
-    store = from_url(shared_valkey.url(prefix), SystemClock())
-    engine = Engine(store, _NoTypes(), clock=SystemClock(), rng=random.Random(1), metrics=Metrics())  # type: ignore[arg-type]
-    await engine.start()
-    try:
-        session = engine.worker_session()
-        await session.open("w", (), 4, lambda _job, _fence, _why: None)
-        with shared_valkey.client() as client:
-            await until(lambda: store._auditor.passes >= 1)
-            before, keys, began = client.info(), client.dbsize(), time.monotonic()
-            await asyncio.sleep(WAITS)  # the time itself is what is looked at
-            after, seconds = client.info(), time.monotonic() - began
-            told = after["total_commands_processed"] - before["total_commands_processed"] - 2
-            assert told / seconds <= 5
-            busy = sum(after[name] - before[name] for name in ("used_cpu_user", "used_cpu_sys"))
-            assert busy / seconds <= 0.02
-            assert client.dbsize() == keys
-    finally:
-        await engine.stop()
-        with shared_valkey.client() as client:
-            redis.forget(client, prefix)
-
-
-class _NoTypes:
-    """A catalog without types."""
 
 
 async def test_heartbeats_and_progress_leave_nothing_behind(hand: Hand, shared_valkey: RedisServer) -> None:
