@@ -67,6 +67,9 @@ class WorkerSession:
         """Whether there is nothing more to get from it."""
         self._dry: set[tuple[str, frozenset[str] | None]] = set()
         """What the latest claim left nothing of, while nothing became ready since."""
+        self._unanswered: list[tuple[int, int]] = []
+        """From when to when, on the store's clock, claims were not answered: they may have happened."""
+        self._failing = False
         self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
 
     async def open(
@@ -90,6 +93,8 @@ class WorkerSession:
         until = None if patience is None else self._core.clock.monotonic() + patience
         while True:
             self._woken.clear()
+            if self._unanswered:
+                await self._give_back_strays()
             asks, limit = room()
             if asks and (self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks)):
                 jobs = await self._claim_safely(asks, limit)
@@ -142,12 +147,47 @@ class WorkerSession:
         return jobs
 
     async def _claim(self, asks: Sequence[Ask], limit: int) -> list[Job]:
-        jobs = await self._core.store.claim(self.id, self.worker, asks, limit)
+        began = self._core.store.now()
+        try:
+            jobs = await self._core.store.claim(self.id, self.worker, asks, limit)
+        except Exception:
+            if self.attended:
+                self._note_unanswered(began)
+            raise
+        self._failing = False
         if jobs:
             self.in_hand.update((job.spec.id, job) for job in jobs)
             self._core.watch_timers(jobs)
             self._core.note_started(jobs)
         return jobs
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the session may hold jobs that it does not know of."""
+        return bool(self._unanswered)
+
+    async def _give_back_strays(self) -> None:
+        """Gives back the jobs of claims that were made although nobody was told: nobody executes them. Such a claim may
+        even be made later, by a server that stood still; so for as long as a lease it is looked again and again."""
+        now = self._core.store.now()
+        held = await self._core.store.held(self.id, len(self.in_hand) + _HELD_BATCH)
+        strays = [job for job in held if self._is_stray(job)]
+        await self._leases.release(strays)
+        if len(strays) < _HELD_BATCH:
+            self._unanswered = [span for span in self._unanswered if span[1] + self._leases.ttl > now]
+
+    def _is_stray(self, job: Job) -> bool:
+        mine = self.in_hand.get(job.spec.id)
+        if mine is not None and mine.fence == job.fence:
+            return False
+        return any(began <= job.attempt_start <= ended for began, ended in self._unanswered)
+
+    def _note_unanswered(self, began: int) -> None:
+        if self._failing and self._unanswered:
+            # No claim that was answered lies between them.
+            began, _ = self._unanswered.pop()
+        self._failing = True
+        self._unanswered.append((began, self._core.store.now()))
 
     async def _give_back(self, claim: asyncio.Task[list[Job]]) -> None:
         jobs = await claim
@@ -293,7 +333,8 @@ class Leases:
             session = self.sessions.get(session_id)
             if session is not None and not alive:
                 await self.core.store.open_session(session_id, self.ttl, session.info)
-                # What it asked for meanwhile was answered with nothing, whatever there was.
+            # What an expired one asked for meanwhile was answered with nothing, whatever there was.
+            if session is not None and (session.unsure or not alive):
                 session.wake()
 
     async def rescue(self, limit: int) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from atlas_grpc.errors import SessionEnded
+from atlas_grpc.errors import SessionEnded, Unavailable
 from atlas_grpc.lifecycle import attempts
 from atlas_grpc.model import SECOND, Ask, AttemptOutcome, Cause, Failed, Released, Report, State, Stopped
 from tests.unit.engine.world import DONE, NS, World, a_world, boom
@@ -191,6 +191,42 @@ async def test_a_session_that_was_taken_for_dead_asks_again(world: World):
     await world.engine.leases.renew()
     (taken,) = await asyncio.wait_for(leasing, 5)
     assert taken.job_id == job_id
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_claim_whose_answer_is_lost_is_given_back(late: bool):
+    """The store made it, at once or when it came to, but the worker was told that it cannot be reached."""
+    async with a_world(slow=True) as world:
+        worker = await world.worker()
+        kept = await world.submit()
+        known = await worker.take_one()
+        ids = [await world.submit() for _ in range(3)]
+        lost: list[object] = []
+
+        async def lose(*args: object) -> object:
+            lost.append(await world.memory.claim(*args) if not late else args)
+            raise Unavailable("the connection was cut")
+
+        world.store.claim = lose
+        with pytest.raises(Unavailable):
+            await worker.session.lease(lambda: ([Ask("work", 5)], 5))
+        del world.store.claim
+        leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 5)], 5)))
+        if late:
+            taken = {one.job_id: one for one in await asyncio.wait_for(leasing, 5)}
+            assert taken.keys() == set(ids), "what was not made yet is in nobody's way"
+            job_id = await world.submit()
+            await world.memory.claim(*lost[0])
+            leasing = asyncio.ensure_future(worker.session.lease(lambda: ([Ask("work", 5)], 5)))
+            await world.advance(21)
+            ids = [job_id]
+        taken = {one.job_id: one for one in await asyncio.wait_for(leasing, 5)}
+        assert taken.keys() == set(ids)
+        for job_id in ids:
+            assert await world.causes(job_id) == ["SUBMITTED", "STARTED", "RELEASED", "STARTED"]
+            assert await worker.end(taken[job_id])
+        assert await world.causes(kept) == ["SUBMITTED", "STARTED"]
+        assert await worker.end(known)
 
 
 async def test_closing_gives_everything_back_at_once(world: World):
