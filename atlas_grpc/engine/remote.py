@@ -77,6 +77,7 @@ class RemoteSession(WorkerSession):
         if not await self._keeper.keep(self.id):
             await self._core.store.open_session(self.id, self._leases.ttl, self.info)
             self._leases.on_news(None)
+            self.wake()
 
     async def detach(self, unacknowledged: Collection[tuple[str, int]]) -> None:
         """The stream broke. These jobs and tokens were sent, and may never have arrived."""
