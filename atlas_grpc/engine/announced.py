@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from ..errors import InvalidArgument
 from ..model import Record, TypeInfo
+from ..stores.base import MAX_INFO
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -46,7 +48,14 @@ class Serving(NamedTuple):
 _encode = msgspec.msgpack.Encoder().encode
 _decode_type = msgspec.msgpack.Decoder(TypeInfo).decode
 _decode_session = msgspec.msgpack.Decoder(SessionInfo).decode
-encode_session = _encode
+
+
+def encode_session(info: SessionInfo) -> bytes:
+    """For the store. Raises InvalidArgument when that is more than it takes."""
+    data = _encode(info)
+    if len(data) > MAX_INFO:
+        raise InvalidArgument.of("types", f"their names take {len(data)} bytes, and at most {MAX_INFO} are allowed")
+    return data
 
 
 class Announced:
@@ -87,8 +96,12 @@ class Announced:
             self._missed.update((name, now + _ASKED_AGAIN) for name in wanted if name not in found)
 
     async def refresh(self) -> None:
-        """Reads all types anew."""
-        self._take(await self._store.documents(_KIND))
+        """Reads all types anew. Those that the store has lost, by a failover, it is told again."""
+        found = await self._store.documents(_KIND)
+        self._take(found)
+        lost = {name: data for name, data in self._known_as.items() if name not in found}
+        if lost:
+            await self._store.put_documents(_KIND, lost)
 
     def _take(self, documents: Mapping[str, bytes]) -> None:
         for name, data in documents.items():
