@@ -188,6 +188,7 @@ async def test_a_cluster_keeps_a_prefix_in_one_slot() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(150)
 async def test_sentinel_says_who_is_the_master(tmp_path: Any) -> None:
     port, sentinel_port = redis.free_port(), redis.free_port()
     with (
