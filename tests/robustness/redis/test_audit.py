@@ -197,6 +197,12 @@ async def test_half_a_job_is_removed(half: str, zoo: Zoo) -> None:
     await zoo.hand.must_be_sound()
 
 
+async def test_a_closed_session_leaves_nothing(hand: Hand) -> None:
+    await hand.store.open_session("s", HOUR, b"info")
+    await hand.store.close_session("s")
+    await hand.must_be_sound()
+
+
 async def test_two_jobs_of_one_name_are_told_and_left(zoo: Zoo) -> None:
     zoo.client.hdel(zoo.key("names:default"), "named")
     (second,) = await zoo.hand.new(1, request_id="named")
