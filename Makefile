@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-fast check gen check-gen fmt bench bench-stores lock release-image clean
+.PHONY: help run demo test test-fast test-clients check gen check-gen fmt clients bench bench-stores lock release-image clean
 .PHONY: check-ruff check-format check-types check-imports check-proto
 
 help: ## this list
@@ -34,6 +34,9 @@ test: $(STAMP) check ## the checks and every test; ARGS=… are passed on to pyt
 
 test-fast: $(STAMP) ## the unit tests, in less than a minute
 	$(BIN)/pytest -m 'not slow' tests/unit $(ARGS)
+
+test-clients: $(STAMP) ## the example of every client, and grpcurl, against a live server
+	$(BIN)/pytest tests/clients $(ARGS)
 
 check: check-ruff check-format check-types check-imports check-proto check-gen ## lint, format, types, import layers, contract, generated files
 
@@ -68,6 +71,9 @@ fmt: $(STAMP) ## format the code and repair what the linter can
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
+clients: $(STAMP) ## generate and build the clients whose toolchain is there; ARGS="go rust" only these
+	$(BIN)/python clients/build.py $(ARGS)
+
 bench: $(STAMP) ## measure against a bare grpc.aio echo server in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -83,6 +89,7 @@ release-image: $(STAMP) ## at a release: record the contract that `make check` c
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf clients/*/build clients/*/gen clients/*/node_modules clients/*/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two makes at the same time take turns, where there is flock.

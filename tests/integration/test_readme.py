@@ -2,93 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import grpc
 import pytest
 
 from tests.meta.pages import PAGES, ROOT, Block, Section, sections
+from tests.support.programs import PATIENCE, demand, environment, grpcurl
+from tests.support.serving import EXAMPLES, Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420 + PATIENCE)]
 
-BIN = Path(sys.prefix, "bin")
-GO_BIN = ROOT / ".cache" / "go" / "bin"
-GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
 NEEDS = {"go": "go", "grpcurl": "go", "node": "node", "npm": "npm", "curl": "curl"}
 """What must be installed for a command."""
-
-
-class Server(NamedTuple):
-    """Where a running `atlas serve` listens."""
-
-    grpc_address: str
-    http_address: str
-
-    def adapt(self, text: str) -> str:
-        """The text with this server's addresses instead of the usual ones."""
-        return text.replace("127.0.0.1:50051", self.grpc_address).replace("127.0.0.1:8080", self.http_address)
-
-
-@contextmanager
-def serving(arguments: list[str], folder: Path) -> Iterator[Server]:
-    """`atlas serve` in a process of its own, on free ports."""
-    server = Server(free_address(), free_address())
-    addresses = {"ATLAS_GRPC_ADDRESS": server.grpc_address, "ATLAS_HTTP_ADDRESS": server.http_address}
-    with (
-        (folder / "serve.log").open("w") as log,
-        subprocess.Popen(
-            [BIN / "atlas", *arguments], cwd=folder, env=os.environ | addresses, stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            with grpc.insecure_channel(server.grpc_address) as channel:
-                grpc.channel_ready_future(channel).result(timeout=30)
-            yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=40)
-            finally:
-                process.kill()
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(BIN), str(GO_BIN), os.environ["PATH"]])
-    return os.environ | {"PATH": path, "GOBIN": str(GO_BIN), "ATLAS": str(ROOT)}
-
-
-@cache
-def build_grpcurl() -> None:
-    if not (GO_BIN / "grpcurl").exists():
-        subprocess.run(["go", "install", GRPCURL], env=environment(), check=True, timeout=300)
 
 
 def demand_tools(script: str) -> None:
     """Skips the test when a command of the script is not installed; on CI it fails instead."""
     commands = set(re.findall(r"^(\w+)", script, re.MULTILINE))
     for tool in sorted({NEEDS[command] for command in commands & NEEDS.keys()}):
-        if shutil.which(tool) is None:
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{tool} is not installed")
+        demand(tool)
     if "grpcurl" in commands:
-        build_grpcurl()
+        grpcurl()
 
 
 def output_of(block: Block, server: Server, folder: Path) -> str:
@@ -114,9 +56,7 @@ def output_of(block: Block, server: Server, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def example_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server of `make run`."""
-    with serving(
-        ["serve", "--handlers", str(ROOT / "docs/examples/archive.py")], tmp_path_factory.mktemp("serve")
-    ) as server:
+    with serving(["serve", "--handlers", str(EXAMPLES)], tmp_path_factory.mktemp("serve")) as server:
         yield server
 
 

@@ -1,5 +1,5 @@
-"""A TCP proxy that cuts a connection at a chosen moment: before a request goes on, or after it went and before its
-answer comes back."""
+"""A TCP proxy that cuts a connection at a chosen moment: before a request goes on, after it went and before its answer
+comes back, or now."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ class CuttingProxy:
 
     def cut(self, marker: bytes, moment: Moment) -> None:
         self._marker, self._moment = marker, moment
+
+    def drop(self) -> None:
+        """Cuts every connection that there is."""
+        self.cuts += 1
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
