@@ -33,7 +33,15 @@ def submit(run: Run) -> None:
     """It submits with a request id."""
     line = run.line("submit")
     assert line["created"] is True
-    assert run.job(line["job"]).request_id == run.calls_of("SubmitJob")[0].request.request_id != ""
+    assert run.job(line["job"]).request_id == request_id_of(run)
+
+
+def request_id_of(run: Run) -> str:
+    """That of the first submit."""
+    submits = run.calls_of("SubmitJob")
+    assert submits, run.errors
+    assert submits[0].request.request_id
+    return submits[0].request.request_id  # type: ignore[no-any-return]
 
 
 def submit_again(run: Run) -> None:
@@ -41,9 +49,7 @@ def submit_again(run: Run) -> None:
     first, line = run.line("submit"), run.line("submit_again")
     assert line["created"] is False
     assert line["job"] == first["job"]
-    request_id = run.job(first["job"]).request_id
-    assert request_id
-    assert len(run.calls_of("SubmitJob", request_id=request_id)) == 2
+    assert len(run.calls_of("SubmitJob", request_id=request_id_of(run))) == 2
 
 
 def watch(run: Run) -> None:
@@ -58,15 +64,18 @@ def resume(run: Run) -> None:
     """It breaks its stream off, and goes on from the token of the last message that it read."""
     assert run.line("watch")["resumed"] is True
     watch(run)
-    first, second = run.calls_of("WatchJob", id=run.line("submit")["job"])
+    streams = run.calls_of("WatchJob", id=run.line("submit")["job"])
+    assert len(streams) == 2
+    first, second = streams
     assert first.request.resume_token == ""
     assert second.request.resume_token in [message.resume_token for message in first.answers]
 
 
 def retry(run: Run) -> None:
     """It repeats calls that fail with UNAVAILABLE, a submit with the same request id."""
-    lost, repeated, _ = run.calls_of("SubmitJob", request_id=run.calls_of("SubmitJob")[0].request.request_id)
-    assert lost.request == repeated.request
+    submits = run.calls_of("SubmitJob", request_id=request_id_of(run))
+    assert len(submits) == 3
+    assert all(submit.request == submits[0].request for submit in submits)
     # The first submit made the job, though its answer was lost.
     assert run.line("submit")["created"] is False
     assert len(run.calls_of("GetJob", id=run.line("submit")["job"])) == 2

@@ -102,4 +102,4 @@ def test_details_of_an_error(curl: Grpcurl) -> None:
     assert status["code"] == 3
     details = {detail["@type"].rpartition(".")[2]: detail for detail in status["details"]}
     assert details["ErrorInfo"]["reason"] == "INVALID_ARGUMENT"
-    assert details["BadRequest"]["fieldViolations"][0]["field"] == "payload.steps"
+    assert details["BadRequest"]["field_violations"][0]["field"] == "payload.steps"

@@ -31,7 +31,8 @@ where
     unreachable!()
 }
 
-/// Whether the server was not there, or the connection was cut, which tonic tells as Unknown.
+/// Whether the server was not there, or the connection was cut: tonic tells that as Unknown, with a source that a status of
+/// the server never has.
 pub fn is_unavailable(status: &Status) -> bool {
-    status.code() == Code::Unavailable || status.source().is_some_and(|source| source.is::<tonic::transport::Error>())
+    status.code() == Code::Unavailable || (status.code() == Code::Unknown && status.source().is_some())
 }
