@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-TIMEOUT = 10
+TIMEOUT = 30
 """Seconds; every unary call has a deadline."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 RETRIES = {

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from .front import Call
 
-PATIENCE = 60
-"""Seconds for a run, which takes two or three."""
+PATIENCE = 240
+"""Seconds for a run, which takes two or three on a machine that has nothing else to do."""
 
 
 @dataclass(kw_only=True)

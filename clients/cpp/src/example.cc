@@ -185,7 +185,7 @@ class Example {
   grpc::Status Call(grpc::Status (JobService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                     const Request& request, Response* response) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
     return (jobs_.get()->*method)(&context, request, response);
   }
 

@@ -6,7 +6,7 @@ use tonic::{Code, Request, Response, Status};
 pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 4;
 
 /// Makes a unary call, with a deadline, and repeats it while the server is not there. With a request id, that is safe for

@@ -18,7 +18,7 @@ const LONGEST_PAUSE = 2_000;
 const TRIES = 4;
 
 /** Every unary call has a deadline. */
-const CALL = { timeoutMs: 10_000 };
+const CALL = { timeoutMs: 30_000 };
 
 /** The server was not there, or the connection was cut, which Connect tells as Canceled. */
 const CUT = new Set([Code.Unavailable, Code.Canceled]);

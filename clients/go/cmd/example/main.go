@@ -37,7 +37,7 @@ const retries = `{"methodConfig": [{
 }]}`
 
 const (
-	callTimeout = 10 * time.Second
+	callTimeout = 30 * time.Second
 	firstPause  = 100 * time.Millisecond
 	longestWait = 2 * time.Second
 )

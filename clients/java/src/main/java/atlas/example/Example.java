@@ -75,7 +75,7 @@ public final class Example {
 
   /** The stub for unary calls: each has a deadline. */
   private JobServiceGrpc.JobServiceBlockingStub call() {
-    return jobs.withDeadlineAfter(10, TimeUnit.SECONDS);
+    return jobs.withDeadlineAfter(30, TimeUnit.SECONDS);
   }
 
   /** Submits a job twice, which makes one, and follows it to its result. */
