@@ -7,7 +7,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let proto = Path::new("../../proto");
     let third_party = proto.join("third_party");
     println!("cargo:rerun-if-changed={}", proto.display());
-    let mut files = protox::compile(["atlas/v1/job_service.proto"], [proto, &third_party])?;
+    let contract = ["atlas/v1/job_service.proto", "atlas/v1/worker_service.proto"];
+    let mut files = protox::compile(contract, [proto, &third_party])?;
     // The options that these define are for servers.
     files.file.retain(|file| !matches!(file.package(), "buf.validate" | "google.api"));
     tonic_prost_build::configure()
