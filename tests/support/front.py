@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from atlas_grpc import pb
+from atlas_grpc._gen.atlas.v1 import job_service_pb2
 
 from .cutting import cutting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-METHODS = pb.DESCRIPTOR.services_by_name["JobService"].methods_by_name
+METHODS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name
 FOREVER = 365 * 24 * 3600
 """Seconds; what a call without deadline has left is more."""
 LOST = {"SubmitJob", "CancelJob"}
