@@ -8,6 +8,7 @@ import atlas.v1.WatchJobResponse;
 import io.grpc.Context;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
+import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.List;
@@ -40,7 +41,7 @@ final class Follower {
         }
         cutFirst = false;
       } catch (StatusRuntimeException error) {
-        if (error.getStatus().getCode() != Status.Code.UNAVAILABLE) {
+        if (!isCut(error.getStatus())) {
           throw error;
         }
         Thread.sleep(pause);
@@ -68,6 +69,12 @@ final class Follower {
         context.detach(before);
       }
     }
+  }
+
+  /** Netty tells a connection that was cut as UNAVAILABLE, or as UNKNOWN with a cause that no word of the server has. */
+  private static boolean isCut(Status status) {
+    return status.getCode() == Status.Code.UNAVAILABLE
+        || (status.getCode() == Status.Code.UNKNOWN && status.getCause() instanceof IOException);
   }
 
   private void take(WatchJobResponse message) {
