@@ -66,6 +66,8 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
         self._call: Call | None = None
+        """A stream that was welcomed and is not served yet."""
+        self._serving: Call | None = None
         self._said_goodbye = False
         self.connected = False
         self.target = ""
@@ -95,8 +97,8 @@ class Link:
 
     def restart(self) -> None:
         """Breaks the stream off, for another to be opened."""
-        if self._call is not None:
-            self._call.cancel()
+        if self._serving is not None:
+            self._serving.cancel()
 
     async def close(self) -> None:
         """Says goodbye, if there is somebody to hear it, and closes the stream."""
@@ -116,17 +118,19 @@ class Link:
         """Serves streams, one after the other."""
         backoff = Backoff(self._clock, self._rng)
         while True:
-            if self._call is not None:
-                await self._serve(self._call)
-                self._call = None
-                backoff.reset()
-            if self._said_goodbye:
-                return
-            await backoff.pause()
             try:
+                if self._call is not None:
+                    call, self._call = self._call, None
+                    await self._serve(call)
+                    backoff.reset()
+                if self._said_goodbye:
+                    return
+                await backoff.pause()
                 await self._connect()
             except AtlasError as error:
                 log.warning("no server takes the worker yet", server=self.target, reason=error.reason)
+            except Exception as error:
+                log.error("a stream failed unexpectedly", server=self.target, exc_info=error)
 
     async def _connect(self) -> None:
         """A new stream to the next target, up to its welcome."""
@@ -160,12 +164,14 @@ class Link:
     async def _serve(self, call: Call) -> None:
         """Reads and writes until the stream breaks."""
         writing = asyncio.create_task(self._write(call))
+        self._serving = call
         try:
             with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
                 while isinstance(message := await call.read(), pb.WorkResponse):
                     self._heard(message)
             raise_if_cancelled()
         finally:
+            self._serving = None
             self.connected = False
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)

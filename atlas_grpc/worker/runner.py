@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
+from ..errors import AtlasError
 from ..model import SECOND, Released, Stopped, Succeeded, TimedOut
 from .backoff import Backoff
 from .capacity import Capacity
@@ -179,7 +180,7 @@ class Runner:
                     continue  # the end may have begun meanwhile
                 batch = await self._lease()
             except Exception as exc:
-                log.warning("no jobs can be %s: %s", "leased" if opened else "asked for", type(exc).__name__)
+                log.warning("no jobs can be %s: %s", "leased" if opened else "asked for", _told(exc))
                 await self._pause(backoff.next(), self._end_begun)
                 continue
             backoff.reset()
@@ -373,6 +374,10 @@ class Runner:
         except Exception as exc:
             log.warning("the session cannot be closed: %s", type(exc).__name__)
         self._closed.set()
+
+
+def _told(exc: Exception) -> str:
+    return exc.message if isinstance(exc, AtlasError) else type(exc).__name__
 
 
 def _verdict(why: Why, outcome: Outcome) -> Outcome | None:
