@@ -27,8 +27,10 @@ from ._world import a_world
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["CHECKS", "CLAIMS", "Check", "Result", "check_worker"]
+__all__ = ["CHECKS", "CLAIMS", "PATIENCE", "Check", "Result", "check_worker"]
 
+PATIENCE = 20.0
+"""Seconds that a worker has for what it should do at once, on a busy machine."""
 LONGEST = 90.0
 """Seconds that a check may take."""
 _SHOWN_LINES = 12
@@ -45,8 +47,9 @@ class Result(NamedTuple):
     """The last lines that the worker wrote, when it failed."""
 
 
-async def check_worker(name: str, command: str, *, without: Iterable[str] = ()) -> Result:
-    """Runs one check of `CHECKS` on a worker. `without` are claims of `CLAIMS` that the worker does not make.
+async def check_worker(name: str, command: str, *, without: Iterable[str] = (), patience: float = PATIENCE) -> Result:
+    """Runs one check of `CHECKS` on a worker. `without` are claims of `CLAIMS` that the worker does not make,
+    `patience` the seconds that it has for what it should do at once.
 
     `command` is split as a shell does and not given to one; in it `{server}` becomes the server's host:port, `{http}`
     its http://host:port. Raises KeyError for an unknown name, OSError when the command cannot be started.
@@ -55,7 +58,7 @@ async def check_worker(name: str, command: str, *, without: Iterable[str] = ()) 
     if check.claim in set(without):
         return Result(name, "SKIPPED", f"not claimed: {check.claim}", "")
     with tempfile.TemporaryDirectory(prefix="atlas-check-") as folder:
-        async with a_world(command, Path(folder), **check.settings) as world:
+        async with a_world(command, Path(folder), patience, **check.settings) as world:
             try:
                 async with asyncio.timeout(LONGEST):
                     await world.announced()

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from . import CHECKS, CLAIMS, Result, check_worker
+from . import CHECKS, CLAIMS, PATIENCE, Result, check_worker
 
 _COLOURS = {"PASS": "green", "FAIL": "red", "SKIPPED": "yellow"}
 
@@ -36,9 +36,16 @@ def _names(_: click.Context, option: click.Parameter, text: str) -> list[str]:
     callback=_names,
     help=f"What the worker does not claim to do: {', '.join(CLAIMS)}.",
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(5, 60),
+    default=PATIENCE,
+    show_default=True,
+    help="Seconds that it has for what it should do at once.",
+)
 @click.option("--list", "show", is_flag=True, help="Say what the checks are, and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each check.")
-def main(command: str | None, only: list[str], without: list[str], show: bool, as_json: bool) -> None:
+def main(command: str | None, only: list[str], without: list[str], patience: float, show: bool, as_json: bool) -> None:
     """Judges a worker in any language, started by COMMAND, by what a real server sees of it.
 
     Exits with 0 when no check failed, with 1 when one did, and with 2 when the worker cannot be started.
@@ -54,7 +61,7 @@ def main(command: str | None, only: list[str], without: list[str], show: bool, a
         raise click.UsageError("--cmd is required")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # that connections break is what the suite is for
     try:
-        failed = asyncio.run(_run(command, only or list(CHECKS), without, as_json=as_json))
+        failed = asyncio.run(_run(command, only or list(CHECKS), without, patience, as_json=as_json))
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--cmd cannot be started: {error}") from None
     sys.exit(1 if failed else 0)
@@ -69,12 +76,12 @@ def _list(*, as_json: bool) -> None:
             click.echo(f"{check.name}{claim}\n    {check.why}")
 
 
-async def _run(command: str, names: list[str], without: list[str], *, as_json: bool) -> int:
+async def _run(command: str, names: list[str], without: list[str], patience: float, *, as_json: bool) -> int:
     """How many checks failed."""
     results: list[Result] = []
     for name in names:
         started = time.monotonic()
-        result = await check_worker(name, command, without=without)
+        result = await check_worker(name, command, without=without, patience=patience)
         seconds = round(time.monotonic() - started, 1)
         results.append(result)
         if as_json:

@@ -41,7 +41,7 @@ async def executes_each_once(world: World) -> None:
     """Jobs that wait together are executed each, and each once."""
     jobs = [await world.submit("check.echo", {"value": number}) for number in range(_MANY)]
     for number, job in enumerate(jobs):
-        expect((await world.finished(job, 40)).output, number, "the result of check.echo")
+        expect((await world.finished(job)).output, number, "the result of check.echo")
         expect(await world.attempts(job), ["SUCCEEDED"], "the attempts of a job")
 
 

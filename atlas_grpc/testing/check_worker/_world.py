@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 LEASE = 3.0
 """Seconds that a session is kept: short, so that a check need not wait long for its end."""
-PATIENCE = 20.0
-"""Seconds that a worker has for what it should do at once, on a busy machine."""
 MARGIN = 1.0
 """Seconds by which a worker may be late where the contract names a time: it runs on a machine that others use."""
 TYPES = frozenset({"check.echo", "check.steps", "check.fail", "check.tick"})
@@ -100,7 +98,8 @@ class Ticking:
 class World:
     """A server, its client (which does not pass the wires), and the worker."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, patience: float, settings: dict[str, Any]) -> None:
+        self.patience = patience
         self._folder = folder
         self._settings = settings
         self._files = 0
@@ -120,25 +119,25 @@ class World:
         await self.until(lambda: "tick" in ticking.lines(), "check.tick writes `begin` and `tick` to its file")
         return ticking
 
-    async def until(self, holds: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    async def until(self, holds: Callable[[], object], what: str) -> None:
         """Raises Broken when this does not come to hold."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self.patience):
                 while not holds():
                     if self.worker.code is not None:
                         broken(f"the worker ended, with exit code {self.worker.code}")
                     await asyncio.sleep(_PAUSE)
         except TimeoutError:
-            broken(f"waited {patience:g} s in vain: {what}")
+            broken(f"waited {self.patience:g} s in vain: {what}")
 
-    async def finished(self, job: JobHandle, patience: float = PATIENCE) -> JobHandle:
+    async def finished(self, job: JobHandle) -> JobHandle:
         """The job at its end. Raises Broken when it does not come."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(self.patience):
                 return await job.wait()
         except TimeoutError:
             now = await self.client.get(job)
-            broken(f"the job of type {now.type} is still {now.state.name} after {patience:g} s")
+            broken(f"the job of type {now.type} is still {now.state.name} after {self.patience:g} s")
 
     async def announced(self) -> None:
         """Waits until the worker has announced all types of the suite."""
@@ -150,9 +149,9 @@ class World:
                 await asyncio.sleep(_PAUSE)
 
         try:
-            await asyncio.wait_for(all_known(), PATIENCE)
+            await asyncio.wait_for(all_known(), self.patience)
         except TimeoutError:
-            broken(f"after {PATIENCE:g} s it had not announced {', '.join(sorted(TYPES - known))}")
+            broken(f"after {self.patience:g} s it had not announced {', '.join(sorted(TYPES - known))}")
         if self.worker.code is not None:
             broken(f"the worker ended, with exit code {self.worker.code}")
 
@@ -184,9 +183,9 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(command: str, folder: Path, **settings: Any) -> AsyncIterator[World]:
+async def a_world(command: str, folder: Path, patience: float, **settings: Any) -> AsyncIterator[World]:
     """A world, whose worker has just been started. Raises OSError when it cannot be."""
-    world = World(folder, settings)
+    world = World(folder, patience, settings)
     await world.start_server()
     try:
         for wire in world.wires:
