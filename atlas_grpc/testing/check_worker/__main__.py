@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 
@@ -59,7 +58,6 @@ def main(command: str | None, only: list[str], without: list[str], patience: flo
         return
     if not command:
         raise click.UsageError("--cmd is required")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # that connections break is what the suite is for
     try:
         failed = asyncio.run(_run(command, only or list(CHECKS), without, patience, as_json=as_json))
     except (OSError, ValueError) as error:
