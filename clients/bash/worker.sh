@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A worker for Atlas in bash, with curl and jq. It takes one job at a time, and executes the job types of the conformance
+# A worker for Atlas in bash, with curl, jq and pgrep. It takes one job at a time, and executes the job types of the conformance
 # suite; README.md tells how to give it yours. Usage: worker.sh [http://HOST:PORT]
 set -uo pipefail
 
@@ -95,7 +95,7 @@ execute() {
       fi
     fi
   done
-  [[ $stop ]] && kill -KILL "$pid" 2>/dev/null
+  [[ $stop ]] && end "$pid"
   wait "$pid" 2>/dev/null
   case $stop in
     LOST) return ;; # nothing that is said about it would be accepted
@@ -104,6 +104,14 @@ execute() {
     *) [[ -s $work/report ]] || echo '{"failure": {"message": "it reported nothing"}}' >"$work/report" ;;
   esac
   report
+}
+
+# Kills a process and all that it started.
+end() {
+  local child
+  kill -STOP "$1" 2>/dev/null || return
+  for child in $(pgrep -P "$1"); do end "$child"; done
+  kill -KILL "$1" 2>/dev/null
 }
 
 # Hands the report in until that is answered: a repeat does no harm. If it is refused, the job is still ours, and fails.

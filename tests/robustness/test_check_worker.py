@@ -61,7 +61,7 @@ async def test_the_python_worker_passes(name: str):
 
 @pytest.mark.parametrize("name", CHECKS)
 async def test_the_bash_worker_passes(name: str):
-    for program in ("bash", "curl", "jq"):
+    for program in ("bash", "curl", "jq", "pgrep"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     await passes(name, BASH, without=["concurrency"])
