@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A worker for Atlas in bash, with curl, jq and pgrep. It takes one job at a time, and executes the job types of the conformance
-# suite; README.md tells how to give it yours. Usage: worker.sh [http://HOST:PORT]
+# A worker for Atlas in bash, with curl, jq and pgrep. It takes one job at a time, and executes the job types of the
+# conformance suite; README.md tells how to give it yours. Usage: worker.sh [http://HOST:PORT]
 set -uo pipefail
 
 base=${1:-${ATLAS_HTTP_SERVER:-http://127.0.0.1:8080}}/v1/worker
