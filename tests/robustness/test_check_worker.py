@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from atlas_grpc.testing.check_worker import CHECKS, check_worker
+from tests.support.programs import demand
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -62,8 +62,7 @@ async def test_the_python_worker_passes(name: str):
 @pytest.mark.parametrize("name", CHECKS)
 async def test_the_bash_worker_passes(name: str):
     for program in ("bash", "curl", "jq", "pgrep"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+        demand(program)
     await passes(name, BASH, without=["concurrency"])
 
 
