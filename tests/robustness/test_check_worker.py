@@ -11,8 +11,9 @@ import pytest
 
 from atlas_grpc.testing.check_worker import CHECKS, check_worker
 from tests.support.programs import demand
+from tests.support.workers import failures, together
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 RAW = f"{sys.executable} {Path(__file__).with_name('raw_worker.py')} {{server}}"
@@ -45,39 +46,35 @@ FAULTS = {
 
 
 async def test_a_worker_of_stubs_passes():
-    several = asyncio.Semaphore(3)
-
-    async def check(name: str) -> None:
-        async with several:
-            await passes(name, RAW)
-
-    await asyncio.gather(*map(check, CHECKS))
+    assert await failures(RAW) == {}
 
 
-@pytest.mark.parametrize("name", CHECKS)
-async def test_the_python_worker_passes(name: str):
-    await passes(name, PYTHON)
+async def test_the_python_worker_passes():
+    assert await failures(PYTHON) == {}
 
 
-@pytest.mark.parametrize("name", CHECKS)
-async def test_the_bash_worker_passes(name: str):
+async def test_the_bash_worker_passes():
     for program in ("bash", "curl", "jq", "pgrep"):
         demand(program)
-    await passes(name, BASH, without=["concurrency"])
+    assert await failures(BASH, without=["concurrency"]) == {}
 
 
-async def passes(name: str, command: str, without: list[str] | None = None) -> None:
-    result = await check_worker(name, command, without=without or [])
-    assert result.status == ("SKIPPED" if CHECKS[name].claim in (without or []) else "PASS"), result
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_is_found(fault: str):
-    failing, passing = FAULTS[fault]
-    for name in (*sorted(failing), passing):
-        result = await check_worker(name, f"{RAW} '{fault}'", patience=10)
-        assert result.status == ("PASS" if name == passing else "FAIL"), result
-        assert bool(result.detail) == (result.status == "FAIL")
+async def test_faults_are_found():
+    judged = await together(
+        [
+            check_worker(name, f"{RAW} '{fault}'", patience=10)
+            for fault, (failing, passing) in FAULTS.items()
+            for name in (*sorted(failing), passing)
+        ]
+    )
+    wrong = []
+    for fault, (failing, passing) in FAULTS.items():
+        for name in (*sorted(failing), passing):
+            result = judged.pop(0)
+            expected = "PASS" if name == passing else "FAIL"
+            if result.status != expected or bool(result.detail) != (expected == "FAIL"):
+                wrong.append((fault, name, result))
+    assert wrong == []
 
 
 def test_each_check_is_seen_to_fail():
