@@ -299,30 +299,13 @@ class Guard:
         parse = request_type.FromString
 
         async def serve(data: bytes, context: Context) -> None:
-            began = time.monotonic()
-            rpc.started()
-            rpc.received()
-            self._streams += 1
-
-            async def write(message: bytes) -> None:
-                await context.write(message)
-                rpc.sent()
-
-            try:
-                call = Call(context, 0.0)
-                if self._streams > self._max_streams:
-                    raise _overloaded()
-                self._admit(while_draining=while_draining)
+            async def work(call: Call, write: Callable[[bytes], Awaitable[None]]) -> None:
                 request = _parsed(parse, data)
                 _check(request)
                 await handler(call, request, write)
-            except BaseException as error:
-                await self._fail(error, name, context, rpc, began)
-            else:
-                rpc.handled(0, time.monotonic() - began)
-            finally:
-                self._streams -= 1
-                self._left()
+
+            rpc.received()
+            await self._serve_stream(name, rpc, context, work, while_draining=while_draining)
 
         return grpc.unary_stream_rpc_method_handler(serve)
 
@@ -334,10 +317,6 @@ class Guard:
         parse = request_type.FromString
 
         async def serve(messages: AsyncIterator[bytes], context: Context) -> None:
-            began = time.monotonic()
-            rpc.started()
-            self._streams += 1
-
             async def requests() -> AsyncIterator[Req]:
                 async for data in messages:
                     rpc.received()
@@ -345,25 +324,43 @@ class Guard:
                     _check(request)
                     yield request
 
-            async def write(message: bytes) -> None:
-                await context.write(message)
-                rpc.sent()
-
-            try:
-                call = Call(context, 0.0)
-                if self._streams > self._max_streams:
-                    raise _overloaded()
-                self._admit(while_draining=while_draining)
+            async def work(call: Call, write: Callable[[bytes], Awaitable[None]]) -> None:
                 await handler(call, requests(), write)
-            except BaseException as error:
-                await self._fail(error, name, context, rpc, began)
-            else:
-                rpc.handled(0, time.monotonic() - began)
-            finally:
-                self._streams -= 1
-                self._left()
+
+            await self._serve_stream(name, rpc, context, work, while_draining=while_draining)
 
         return grpc.stream_stream_rpc_method_handler(serve)
+
+    async def _serve_stream(
+        self,
+        name: str,
+        rpc: RpcMetrics,
+        context: Context,
+        work: Callable[[Call, Callable[[bytes], Awaitable[None]]], Awaitable[None]],
+        *,
+        while_draining: bool,
+    ) -> None:
+        began = time.monotonic()
+        rpc.started()
+        self._streams += 1
+
+        async def write(message: bytes) -> None:
+            await context.write(message)
+            rpc.sent()
+
+        try:
+            call = Call(context, 0.0)
+            if self._streams > self._max_streams:
+                raise _overloaded()
+            self._admit(while_draining=while_draining)
+            await work(call, write)
+        except BaseException as error:
+            await self._fail(error, name, context, rpc, began)
+        else:
+            rpc.handled(0, time.monotonic() - began)
+        finally:
+            self._streams -= 1
+            self._left()
 
     def _admit(self, *, while_draining: bool) -> None:
         if self.closed or (self.draining and not while_draining):
