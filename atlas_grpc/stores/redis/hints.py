@@ -79,10 +79,10 @@ class Subscriber:
         self._task = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._let_go()
 
     def expect(self, run: str) -> None:
@@ -104,8 +104,13 @@ class Subscriber:
             raise Unavailable("there is no subscription")
         return await self._connection.read_response(disable_decoding=True, timeout=patience, disconnect_on_error=False)
 
+    def _goes_on(self) -> bool:
+        """Whether the current task is the one that keeps the subscription. The driver swallows a cancellation that
+        comes while it looks for the master, so being cancelled is not enough to end."""
+        return asyncio.current_task() is self._task
+
     async def _keep(self, *, anew: bool = False) -> None:
-        while True:
+        while self._goes_on():
             try:
                 if anew:
                     await self._let_go()
@@ -118,7 +123,7 @@ class Subscriber:
                 await self._clock.sleep(random.uniform(*_PAUSES))
 
     async def _listen(self) -> None:
-        while True:
+        while self._goes_on():
             message = await self._read(_QUIET)
             if message is None:
                 message = await self._ping()

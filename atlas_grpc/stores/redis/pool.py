@@ -126,12 +126,14 @@ class Pool:
         self._lost = lost
         self._wires: list[Wire] = []
         self._keepers: list[asyncio.Task[None]] = []
+        self._closing = False
         self.server: Server | None = None
         self.connects = 0
         """How often a connection was made."""
 
     async def open(self) -> None:
         """Returns with the first wire. Raises UnfitServer, or Unavailable when there was none within the time limit."""
+        self._closing = False
         options = self._target.options
         until = time.monotonic() + options.timeout
         wire = await self._again(until)
@@ -139,6 +141,7 @@ class Pool:
 
     async def close(self) -> None:
         """Ends all wires."""
+        self._closing = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -193,6 +196,8 @@ class Pool:
             while True:
                 if wire is None:
                     wire = await self._again()
+                if self._closing:  # the driver swallows a cancellation that comes while it looks for the master
+                    return
                 await wire.lost.wait()
                 log.warning("connection to the store lost", reason=str(wire.reason))
                 self._lost()
