@@ -38,7 +38,8 @@ async def goes_on_after_a_cut(world: World) -> None:
 @check()
 async def repeats_a_lost_report(world: World) -> None:
     """A report that did not arrive is handed in again, or the work was for nothing."""
-    ticking = await world.tick(0.5)
+    ticking = await world.tick(_AWAY + 0.5)
+    await asyncio.sleep(_AWAY)  # the assignment is acknowledged meanwhile: else the job would rightly go back
     for wire in world.wires:
         wire.hold()
     await world.until(lambda: "end" in ticking.lines(), "check.tick comes to its end")
