@@ -169,7 +169,7 @@ class Link:
             with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
                 while isinstance(message := await call.read(), pb.WorkResponse):
                     self._heard(message)
-            raise_if_cancelled()
+            _raise_if_cancelled()
         finally:
             self._serving = None
             self.connected = False
@@ -198,7 +198,7 @@ class Link:
             self._said(message)
 
 
-def raise_if_cancelled() -> None:
+def _raise_if_cancelled() -> None:
     """Raises CancelledError when the current task is being cancelled, rather than a call of it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
