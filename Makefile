@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-fast test-clients check gen check-gen fmt clients bench bench-stores lock release-image clean
+.PHONY: help run demo test test-fast test-clients check gen check-gen fmt clients bench bench-stores bench-workers lock release-image clean
 .PHONY: check-ruff check-format check-types check-imports check-proto
 
 help: ## this list
@@ -79,6 +79,9 @@ bench: $(STAMP) ## measure against a bare grpc.aio echo server in the same run
 
 bench-stores: $(STAMP) ## measure each store against its engine by itself; ARGS="--stores postgresql drain", ARGS=--full
 	$(BIN)/python -m benchmarks.stores $(ARGS)
+
+bench-workers: $(STAMP) ## measure remote workers; ARGS="--stores memory drain"
+	$(BIN)/python -m benchmarks.workers $(ARGS)
 
 lock: $(STAMP) ## write tests/requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --all-extras --generate-hashes --no-emit-index-url \

@@ -125,8 +125,8 @@ def figures(unit: str, scale: float, answers: list[Answer]) -> dict[str, Figure]
     timed = [answer["latencies"] for answer in answers if answer["latencies"]]
     for name, share in (("p50", 0.50), ("p99", 0.99)) if timed else ():
         found[name] = Figure("ms", [percentile(latencies, share) / 1000 for latencies in timed])
-    for name, key in (("CPU", "server_cpu"), ("engine's CPU", "engine_cpu")):
-        costs = [answer[key] * 1e6 / (answer["rate"] * scale) for answer in answers if answer["rate"]]
+    for name, key in (("CPU", "server_cpu"), ("worker's CPU", "worker_cpu"), ("engine's CPU", "engine_cpu")):
+        costs = [answer.get(key, 0) * 1e6 / (answer["rate"] * scale) for answer in answers if answer["rate"]]
         if any(costs):
             found[name] = Figure("µs", costs)
     return found

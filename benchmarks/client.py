@@ -75,24 +75,47 @@ class Client(Watching, Plain):
         await asyncio.gather(meter.run(), *(lane() for _ in range(in_flight)))
         return meter.answer(len(latencies), seconds, latencies)
 
-    async def run_jobs(self, target: str, pid: int, seconds: float, warmup: float, engine: int = 0) -> Answer:
-        """RunJob of a no-op job, one after the other, each read to its end."""
+    async def run_jobs(
+        self,
+        target: str,
+        pid: int,
+        seconds: float,
+        warmup: float,
+        engine: int = 0,
+        worker: int = 0,
+        kind: str = "noop",
+    ) -> Answer:
+        """RunJob of a job that does nothing, one after the other, each read to its end. `stamp` jobs tell when their
+        handler began: then `starts` has how long that took, in µs."""
         call = self.stream_call(target, wire.RUN)
-        bodies = wire.runs("noop")
+        bodies = wire.runs(kind)
         latencies: list[int] = []
-        meter = Meter(pid, warmup, seconds, engine)
+        starts: list[int] = []
+        meter = Meter(pid, warmup, seconds, engine, worker)
 
         async def lane() -> None:
             while (start := time.perf_counter()) < meter.stop:
+                submitted = time.time()
                 last = await _last_message(call(next(bodies)))
                 end = time.perf_counter()
-                if (state := pb.RunJobResponse.FromString(last).update.job.state) != pb.Job.SUCCESS:
-                    raise RuntimeError(f"RunJob ended with a job of state {state}")
+                job = pb.RunJobResponse.FromString(last).update.job
+                if job.state != pb.Job.SUCCESS:
+                    raise RuntimeError(f"RunJob ended with a job of state {job.state}")
                 if meter.begin <= end <= meter.stop:
                     latencies.append(int((end - start) * 1e6))
+                    starts.append(int((job.result.number_value - submitted) * 1e6))
 
         await asyncio.gather(meter.run(), lane())
-        return meter.answer(len(latencies), seconds, latencies)
+        return {**meter.answer(len(latencies), seconds, latencies), "starts": starts if kind == "stamp" else []}
+
+    async def await_types(self, target: str, types: list[str]) -> Answer:
+        """Returns when all these types are announced, as a worker does."""
+        call = self.unary_call(target, wire.LIST_TYPES)
+        while True:
+            listed = pb.ListJobTypesResponse.FromString(await call(b""))
+            if {kind.name for kind in listed.job_types} >= set(types):
+                return {}
+            await asyncio.sleep(0.05)
 
     async def fill(self, target: str, kind: str, jobs: int, batch: int, sample: int, priority: int = 0) -> Answer:
         """Submits so many jobs. Answers the seconds that took, the ids of `sample` of them and that of the last."""
@@ -134,6 +157,7 @@ class Client(Watching, Plain):
         path: str = "",
         pid: int = 0,
         engine: int = 0,
+        worker: int = 0,
     ) -> Answer:
         """Queues jobs that do nothing while gates hold every slot, then lets them run. `path`: gates already there.
 
@@ -145,7 +169,7 @@ class Client(Watching, Plain):
             if not path:
                 await self.hold(target, slots, str(gate))
             filled = await self.fill(target, kind, jobs, batch, 0)
-            usage = Usage(pid, engine)
+            usage = Usage(pid, engine, worker)
             gate.touch()  # noqa: ASYNC240 - it is quick
             last = pb.GetJobRequest(id=filled["last"])
             last.wait.FromSeconds(300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from atlas_grpc import handler
@@ -12,6 +13,18 @@ from atlas_grpc.errors import GiveBack
 @handler
 async def noop() -> None:
     """Does nothing, in the event loop."""
+
+
+@handler
+async def nap() -> None:
+    """Takes a tenth of a second."""
+    await asyncio.sleep(0.1)
+
+
+@handler
+async def stamp() -> float:
+    """Tells when it began, in seconds since 1970."""
+    return time.time()
 
 
 @handler

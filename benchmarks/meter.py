@@ -13,18 +13,18 @@ Answer = dict[str, Any]
 
 
 class Usage:
-    """The CPU time that a server, the engine of its store and this process use from now on."""
+    """The CPU time that a server, the engine of its store, its worker and this process use from now on."""
 
-    def __init__(self, pid: int, engine: int = 0) -> None:
+    def __init__(self, pid: int, engine: int = 0, worker: int = 0) -> None:
         """`pid` is the server's process, `engine` the main one of its store; 0 where there is none."""
-        self._pids = pid, engine
+        self._pids = pid, engine, worker
         self._before = self._seconds()
         self.start = time.perf_counter()
 
     def shares(self) -> Answer:
         """As shares of a CPU, 0 where the system does not tell."""
         took = time.perf_counter() - self.start
-        names = ("server_cpu", "engine_cpu", "client_cpu")
+        names = ("server_cpu", "engine_cpu", "worker_cpu", "client_cpu")
         return {
             name: (after - before) / took
             for name, after, before in zip(names, self._seconds(), self._before, strict=True)
@@ -37,9 +37,9 @@ class Usage:
 class Meter:
     """Begins after `warmup` seconds and lasts for `seconds`, both on `time.perf_counter`."""
 
-    def __init__(self, pid: int, warmup: float, seconds: float, engine: int = 0) -> None:
+    def __init__(self, pid: int, warmup: float, seconds: float, engine: int = 0, worker: int = 0) -> None:
         """The processes are those of `Usage`."""
-        self._pids = pid, engine
+        self._pids = pid, engine, worker
         self.begin = time.perf_counter() + warmup
         self.stop = self.begin + seconds
         self.took = seconds

@@ -32,7 +32,7 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.st
 class Server:
     """A server process. `target` is its gRPC address."""
 
-    def __init__(self, name: str, command: Sequence[str], cpus: list[int], *, stdout: int | None = None) -> None:
+    def __init__(self, name: str, command: Sequence[str], cpus: list[int], *, piped: bool = False) -> None:
         self.name = name
         self.target = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
@@ -40,7 +40,7 @@ class Server:
             [sys.executable, *command],
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
-            stdout=stdout or self._log,
+            stdout=subprocess.PIPE if piped else self._log,
             stderr=self._log,
         )
         machine.pin(self.pid, cpus)
@@ -68,7 +68,8 @@ class Server:
             self.process.stdout.close()
         self._log.close()
 
-    def _failed(self) -> RuntimeError:
+    def failed(self) -> RuntimeError:
+        """What it said last, as an error."""
         self._log.seek(0)
         return RuntimeError(
             f"the {self.name} server did not start:\n{self._log.read().decode(errors='replace')[-4000:]}"
@@ -82,11 +83,11 @@ class Echo(Server):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump({name: base64.b64encode(body).decode() for name, body in replies.items()}, file)
             file.flush()
-            super().__init__("echo", ["-m", "benchmarks.echo", file.name], cpus, stdout=subprocess.PIPE)
+            super().__init__("echo", ["-m", "benchmarks.echo", file.name], cpus, piped=True)
             port = self.process.stdout.readline().strip() if self.process.stdout else b""
         if not port:
             self.process.wait()
-            raise self._failed()
+            raise self.failed()
         self.target = f"127.0.0.1:{int(port)}"
 
 
@@ -119,7 +120,16 @@ class Atlas(Server):
             time.sleep(0.05)
         self.process.kill()
         self.process.wait()
-        raise self._failed()
+        raise self.failed()
+
+
+class Worker(Server):
+    """`atlas worker` with the same handlers, or another program that works for a server."""
+
+    def __init__(self, target: str, cpus: list[int], *, slots: int = SLOTS, program: Sequence[str] = ()) -> None:
+        handlers = ("-m", "atlas_grpc.cli", "worker", "benchmarks.handlers", "--server", target)
+        options = ("--concurrency", str(slots), "--drain-timeout", "0s", "--log-level", "warning")
+        super().__init__("worker", program or (*handlers, *options), cpus)
 
 
 def _free_port() -> int:

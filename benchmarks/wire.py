@@ -17,6 +17,7 @@ SUBMIT_MANY = f"{_SERVICE}/SubmitJobs"
 RUN = f"{_SERVICE}/RunJob"
 GET = f"{_SERVICE}/GetJob"
 LIST = f"{_SERVICE}/ListJobs"
+LIST_TYPES = f"{_SERVICE}/ListJobTypes"
 WATCH = f"{_SERVICE}/WatchJob"
 CANCEL = f"{_SERVICE}/CancelJob"
 RAW = "/bench.Raw/Echo"
@@ -30,9 +31,9 @@ _ID_FIELD = bytes((14 << 3 | 2, _ID_LENGTH))
 
 
 def submit(kind: str, priority: int = 0) -> pb.SubmitJobRequest:
-    """A job: `noop` runs at once, `behind` waits for one of its type that never ends (see stores/handlers.py), `later`
-    does not start within the run, nor does `order`, which has a payload."""
-    if kind in ("noop", "behind"):
+    """A job: `noop`, `nap` and `stamp` run at once, `behind` waits for one of its type that never ends (see
+    stores/handlers.py), `later` does not start within the run, nor does `order`, which has a payload."""
+    if kind not in ("later", "order"):
         return pb.SubmitJobRequest(type=kind, priority=priority)
     request = pb.SubmitJobRequest(type="order" if kind == "order" else "noop", priority=priority)
     request.start_delay.FromSeconds(_LATER)

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.meter import Answer
+    from benchmarks.over_stores import Sides
     from benchmarks.report import Row
     from benchmarks.servers import Server
 
-    from .bench import Sides, StoreBench
+    from .bench import StoreBench
 
 _FOLLOWING = "benchmarks.stores.following"
 

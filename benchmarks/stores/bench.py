@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import wire
-from benchmarks.bench import interleave, row_of
+from benchmarks.bench import row_of
+from benchmarks.over_stores import OneStore, rated
 from benchmarks.report import Figure
 from benchmarks.servers import SLOTS, Atlas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.clients import Clients
     from benchmarks.meter import Answer
+    from benchmarks.over_stores import Sides
     from benchmarks.report import Row
     from benchmarks.servers import Server
 
-    from .engines import Engine
     from .plan import Plan
-
-    Sides = dict[str, Callable[[], Answer]]
 
 BATCHES_IN_FLIGHT = 4
 HANDLERS = "benchmarks.stores.handlers"
@@ -32,24 +29,12 @@ _BEHIND = "behind", -1
 _FILL_CHUNK = 50_000
 
 
-class StoreBench:
+class StoreBench(OneStore["Plan"]):
     """The run on one store."""
-
-    def __init__(self, plan: Plan, clients: Clients, cpus: list[int], engine: Engine) -> None:
-        self.plan = plan
-        self.clients = clients
-        self.engine = engine
-        self._cpus = cpus
-        self._start = time.monotonic()
-
-    def tell(self, text: str) -> None:
-        """Says on stderr how far it is."""
-        took = time.monotonic() - self._start
-        print(f"{took:6.0f} s  {self.engine.name}: {text}", file=sys.stderr, flush=True)
 
     def atlas(self, url: str | None = None, handlers: str = HANDLERS) -> Atlas:
         """A fresh Atlas, on an empty store of the engine unless another is named."""
-        return Atlas(self._cpus, store=url or self.engine.new_url(), handlers=handlers)
+        return Atlas(self.cpus, store=url or self.engine.new_url(), handlers=handlers)
 
     def fill_behind(self, atlas: Server, jobs: int) -> None:
         """Stores jobs that are ready and stay so, behind all others."""
@@ -79,7 +64,7 @@ class StoreBench:
         """A round of jobs through the worker in the server's process. `gate` names the one that holds it already."""
         jobs = self.plan.queued
         arguments = {"jobs": jobs, "slots": SLOTS, "batch": min(self.plan.batch, jobs), "kind": kind, "path": gate}
-        return _rated(jobs, self.clients.call("drain", **self._pids(atlas), **arguments))
+        return rated(jobs, self.clients.call("drain", **self._pids(atlas), **arguments))
 
     def run_jobs(self, atlas: Server) -> Answer:
         """A round of RunJob, one after the other."""
@@ -92,7 +77,7 @@ class StoreBench:
     def plain_drain(self, lanes: int) -> Answer:
         """A round of plain claims and finishes."""
         jobs = self.plan.queued
-        return _rated(jobs, self._plain("drain", lanes=lanes, jobs=jobs, batch=SLOTS))
+        return rated(jobs, self._plain("drain", lanes=lanes, jobs=jobs, batch=SLOTS))
 
     def plain_latency(self) -> Answer:
         """A round of jobs that are stored, claimed and finished, one after the other."""
@@ -114,17 +99,6 @@ class StoreBench:
     def _window(self) -> dict[str, float]:
         return {"seconds": self.plan.seconds, "warmup": self.plan.warmup}
 
-    def rounds(self, what: str, sides: Sides, *, scale: int = 1, rounds: int | None = None) -> dict[str, list[Answer]]:
-        """All sides by turns. What is counted stands for `scale` jobs."""
-
-        def told(name: str, measure: Callable[[], Answer]) -> Answer:
-            answer = measure()
-            self.tell(f"{what}: {name}: {answer['rate'] * scale:,.0f}/s")
-            return answer
-
-        told_sides: Sides = {name: partial(told, name, side) for name, side in sides.items()}
-        return interleave(told_sides, rounds or self.plan.rounds)
-
     def beside_plain(self, name: str, unit: str, answers: dict[str, list[Answer]], scale: int = 1) -> Row:
         """Atlas beside that plain side which did most; the others are told too."""
         plain = {
@@ -137,7 +111,3 @@ class StoreBench:
         if len(plain) > 1:
             row.more |= plain
         return row
-
-
-def _rated(jobs: int, answer: Answer) -> Answer:
-    return {**answer, "rate": jobs / answer["seconds"], "latencies": []}

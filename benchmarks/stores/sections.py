@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.meter import Answer
+    from benchmarks.over_stores import Sides
 
-    from .bench import Sides, StoreBench
+    from .bench import StoreBench
 
 
 def single(bench: StoreBench) -> list[Row]:

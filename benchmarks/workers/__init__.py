@@ -1,0 +1,1 @@
+"""Remote workers, measured beside the worker in the server's own process."""
