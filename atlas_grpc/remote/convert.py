@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from ..model import Ask, Report, TypeInfo, Update
 
@@ -30,8 +31,8 @@ _WHY = {pb.JobStop.CANCELLED: "cancelled", pb.JobStop.LOST: "lost"}
 _number: Any = int
 
 
-def micros(span: Duration) -> int:
-    """A span in microseconds."""
+def micros(span: Duration | Timestamp) -> int:
+    """A span, or an instant, in microseconds."""
     return span.seconds * SECOND + span.nanos // 1000
 
 
@@ -90,11 +91,11 @@ def ready(asks: Sequence[Ask], limit: int, received: int) -> pb.WorkRequest:
 
 def assignment(message: pb.Assignment) -> Assignment:
     """A job to execute."""
-    kind = message.WhichOneof("input")
-    if kind == "payload_data":
+    if message.HasField("payload_data"):
         payload = Content(message.payload_data.data, message.payload_data.content_type)
     else:
         payload = Content(message.payload_json.encode())
+    labels = message.labels
     return Assignment(
         message.id,
         message.namespace,
@@ -106,8 +107,8 @@ def assignment(message: pb.Assignment) -> Assignment:
         message.max_attempts,
         int(message.token),
         micros(message.time_left) if message.HasField("time_left") else None,
-        dict(message.labels),
-        message.create_time.ToMicroseconds(),
+        dict(labels) if labels else {},
+        micros(message.create_time),
         message.traceparent,
     )
 

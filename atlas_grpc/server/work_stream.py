@@ -1,8 +1,8 @@
 """One stream of WorkerService.Work: a worker at the other end, a session of the engine at this one.
 
-Three things go on at a time: reading what the worker says, each message answered before the next is looked at; waiting
-for jobs that it has room for; and writing. All that is written passes one queue, because a stream of grpc.aio takes one
-write at a time.
+Four things go on at a time: reading what the worker says; handing in its words about jobs, one message after the other,
+so that its logs come before its outcome, while new jobs are already being claimed; waiting for jobs that it has room
+for; and writing. All that is written passes one queue, because a stream of grpc.aio takes one write at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import worker_convert as convert
 from .convert import fill_span
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from ..engine.remote import RemoteSession
     from ..model import Assignment, Report
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 3 << 20
 """What a message of assignments may take, below what clients are ready to receive."""
+_BATCH_JOBS = 128
+"""Jobs of such a message: the worker begins with the first ones while the others are still being written."""
+_MOST_UNHEARD = 2
+"""Messages about jobs that wait for their turn, before no more of any kind are read."""
 _MOST_QUEUED = 64
 """Messages that wait to be written, before no more of the worker's are read."""
 
@@ -50,6 +54,18 @@ async def told(
     return [convert.answer(next(taken) if error is None else error) for error in refused]
 
 
+def _batches(jobs: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
+    """The jobs in messages that are neither large nor late."""
+    start = size = 0
+    for end, job in enumerate(jobs, 1):
+        size += len(job.payload.data)
+        if size > _BATCH_BYTES or end - start == _BATCH_JOBS:
+            yield jobs[start:end]
+            start, size = end, 0
+    if start < len(jobs):
+        yield jobs[start:]
+
+
 class WorkStream:
     """Serves a stream. `lease` is how long a session is kept, in microseconds, `max_result` in bytes."""
 
@@ -65,6 +81,7 @@ class WorkStream:
         self._asks: tuple[Sequence[Ask], int] = ((), 0)
         self._queues: frozenset[str] | None = None
         self._json_text = False
+        self._words: asyncio.Queue[pb.WorkRequest] = asyncio.Queue(_MOST_UNHEARD)
         self._said_goodbye = False
         self._sent = 0
         self._unacknowledged: dict[int, list[tuple[str, int]]] = {}
@@ -85,7 +102,8 @@ class WorkStream:
             raise InvalidArgument.of("hello", "must be the first message of the stream")
         try:
             await self._greet(hello.hello)
-            self._tasks = [asyncio.create_task(work) for work in (self._read(requests), self._assign(), self._send())]
+            loops = (self._read(requests), self._hear(), self._assign(), self._send())
+            self._tasks = [asyncio.create_task(loop) for loop in loops]
             await self._until_over()
         finally:
             for task in self._tasks:
@@ -135,19 +153,17 @@ class WorkStream:
     async def _read(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
         async for message in requests:
             kind = message.WhichOneof("message")
-            if kind == "reports":
-                self._say(reports_answer=await self._finish(message.reports))
+            if kind in ("reports", "updates"):
+                await self._words.put(message)
             elif kind == "ready":
                 self._ready(message.ready)
             elif kind == "received":
                 self._received(message.received)
-            elif kind == "updates":
-                answers = await told(message.updates.updates, convert.update, self._session.update)
-                self._say(updates_answer=pb.WorkerAnswer(id=message.updates.id, answers=answers))
             elif kind == "beat":
                 await self._session.beat()
                 self._say(beat=message.beat)
             elif kind == "goodbye":
+                await self._words.join()
                 self._said_goodbye = True
                 return
             elif kind is None:
@@ -155,6 +171,16 @@ class WorkStream:
             else:
                 raise InvalidArgument.of("hello", "is only taken as the first message of a stream")
             await self._drained(_MOST_QUEUED)
+
+    async def _hear(self) -> None:
+        while True:
+            message = await self._words.get()
+            if message.HasField("reports"):
+                self._say(reports_answer=await self._finish(message.reports))
+            else:
+                answers = await told(message.updates.updates, convert.update, self._session.update)
+                self._say(updates_answer=pb.WorkerAnswer(id=message.updates.id, answers=answers))
+            self._words.task_done()
 
     async def _finish(self, reports: pb.WorkerReports) -> pb.WorkerAnswer:
         def report(message: pb.JobReport) -> Report:
@@ -182,28 +208,22 @@ class WorkStream:
             jobs = await self._session.lease(lambda: self._asks)
             self._asks = ((), 0)
             self._room.clear()
-            self._hand_out(jobs)
+            await self._hand_out(jobs)
 
-    def _hand_out(self, jobs: Sequence[Assignment]) -> None:
-        size = 0
-        response = pb.WorkResponse()
-        held: list[tuple[str, int]] = []
-        for job in jobs:
-            message = response.assignments.jobs.add()
-            convert.fill_assignment(message, job, json_text=self._json_text)
-            size += len(job.payload.data)
-            held.append((job.job_id, job.fence))
-            if size > _BATCH_BYTES:
-                self._send_batch(response, held)
-                response, held, size = pb.WorkResponse(), [], 0
-        if held:
-            self._send_batch(response, held)
-
-    def _send_batch(self, response: pb.WorkResponse, held: list[tuple[str, int]]) -> None:
-        self._sent += 1
-        response.assignments.batch = self._sent
-        self._unacknowledged[self._sent] = held
-        self._put(response)
+    async def _hand_out(self, jobs: Sequence[Assignment]) -> None:
+        first = self._sent + 1
+        batches = list(_batches(jobs))
+        # All before the first pause, for should the stream break in it.
+        for batch in batches:
+            self._sent += 1
+            self._unacknowledged[self._sent] = [(job.job_id, job.fence) for job in batch]
+        for number, batch in enumerate(batches, first):
+            response = pb.WorkResponse()
+            response.assignments.batch = number
+            for job in batch:
+                convert.fill_assignment(response.assignments.jobs.add(), job, json_text=self._json_text)
+            self._put(response)
+            await asyncio.sleep(0)
 
     def _stop(self, job_id: str, fence: int, why: str) -> None:
         self._say(stops=pb.WorkerStops(stops=[convert.stop(job_id, fence, why)]))

@@ -48,6 +48,8 @@ _MAX_LINE = 16 * 1024
 _EXECUTORS = {pb.JobType.TASK: "task", pb.JobType.THREAD: "thread", pb.JobType.PROCESS: "process"}
 _SEVERITIES = {int(severity) for severity in Severity}
 _REASONS = {"cancelled": pb.JobStop.CANCELLED, "lost": pb.JobStop.LOST}
+_NULL = Content(b"null")
+_ACCEPTED, _LOST = pb.JobAnswer(status=pb.JobAnswer.ACCEPTED), pb.JobAnswer(status=pb.JobAnswer.LOST)
 _encode_json = msgspec.json.Encoder(order="sorted").encode
 _decode_json = msgspec.json.decode
 
@@ -182,8 +184,8 @@ def _outcome(message: pb.JobReport, max_result: int) -> Outcome:
 
 def _result(message: pb.JobSuccess, limit: int) -> Content:
     kind = message.WhichOneof("output")
-    if kind is None:
-        return Content(b"null")
+    if kind is None or (kind == "result_json" and message.result_json == "null"):
+        return _NULL
     if kind == "result_data":
         content = Content(message.result_data.data, message.result_data.content_type)
     elif kind == "result_json":
@@ -212,7 +214,7 @@ def _failed(message: pb.JobFailure) -> Failed:
 
 
 def answer(outcome: bool | AtlasError) -> pb.JobAnswer:
-    """What became of a word about a job: taken, lost, or refused for that reason."""
+    """What became of a word about a job: taken, lost, or refused for that reason. Not to be changed."""
     if isinstance(outcome, bool):
-        return pb.JobAnswer(status=pb.JobAnswer.ACCEPTED if outcome else pb.JobAnswer.LOST)
+        return _ACCEPTED if outcome else _LOST
     return pb.JobAnswer(status=pb.JobAnswer.REFUSED, error=to_status(outcome))

@@ -12,6 +12,8 @@ from benchmarks.over_stores import OneStore, rated
 from benchmarks.report import Figure
 from benchmarks.servers import SLOTS, Atlas
 
+from .plan import Plan
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from benchmarks.report import Row
     from benchmarks.servers import Server
 
-    from .plan import Plan
-
 BATCHES_IN_FLIGHT = 4
 HANDLERS = "benchmarks.stores.handlers"
 _BEHIND = "behind", -1
@@ -29,7 +29,7 @@ _BEHIND = "behind", -1
 _FILL_CHUNK = 50_000
 
 
-class StoreBench(OneStore["Plan"]):
+class StoreBench(OneStore[Plan]):
     """The run on one store."""
 
     def atlas(self, url: str | None = None, handlers: str = HANDLERS) -> Atlas:

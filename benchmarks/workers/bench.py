@@ -19,8 +19,8 @@ TYPES = ["gate", "nap", "noop", "stamp"]
 
 @dataclass(frozen=True)
 class Plan:
-    """`seconds` and `warmup` are of one timed round; `queued` jobs are drained; of those that sleep, `at_once` at a time;
-    so many `idle` workers are connected at a time, and watched for `idle_seconds`."""
+    """`seconds` and `warmup` are of one timed round; `queued` jobs are drained, those that sleep `at_once` at a time;
+    so many `idle` workers are connected, and watched for `idle_seconds`."""
 
     seconds: float
     warmup: float

@@ -26,14 +26,16 @@ async def _work(target: str, connecting: asyncio.Semaphore, connected: asyncio.E
         async with connecting:
             hello = pb.WorkerHello(worker="idle", types=[pb.JobType(name="idle")], slots=1)
             await call.write(pb.WorkRequest(hello=hello))
-            welcome = (await call.read()).welcome
+            first = await call.read()
+            assert isinstance(first, pb.WorkResponse)
             room = [pb.TypeRoom(type="idle", slots=1)]
             await call.write(pb.WorkRequest(ready=pb.WorkerReady(room=room, limit=1)))
         connected.set()
-        pause = (welcome.lease_duration.seconds + welcome.lease_duration.nanos / 1e9) / _TIMES
+        session = first.welcome.session
+        pause = first.welcome.lease_duration.ToTimedelta().total_seconds() / _TIMES
         while True:
             await asyncio.sleep(pause)
-            await stub.Heartbeat(pb.HeartbeatRequest(session=welcome.session))
+            await stub.Heartbeat(pb.HeartbeatRequest(session=session))
 
 
 async def _crowd(target: str, count: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.meter import Answer
 
-    from .bench import Pair, WorkerBench
+    from .bench import WorkerBench
 
 _DRAINED = {"postgresql": 12_000}
 """Jobs a second."""
@@ -55,8 +55,8 @@ def latency(bench: WorkerBench) -> list[Row]:
     """From a submit to the start of its handler and to its result, at low load."""
     with bench.inside() as inside, bench.apart() as apart:
         answers = bench.rounds("latency", {"apart": apart.run_jobs, "inside": inside.run_jobs})
-    result = row_of(bench.engine.name, "submit to result, p50", "/s", answers["apart"], answers["inside"]).promote("p50")
-    result = aims.at_most(result, _ANSWERED.get(bench.engine.name), "ms")
+    result = row_of(bench.engine.name, "submit to result, p50", "/s", answers["apart"], answers["inside"])
+    result = aims.at_most(result.promote("p50"), _ANSWERED.get(bench.engine.name), "ms")
     starts = Row(
         bench.engine.name,
         "submit to the handler's start, p50",

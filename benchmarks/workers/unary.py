@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from atlas_grpc import pb
+from benchmarks.handlers import gate
 from benchmarks.loops import run
 
 from .bench import TYPES
+
+if TYPE_CHECKING:
+    from atlas_grpc._gen.atlas.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 _BATCH = 500
 _WAIT = 2
 
 
-async def _lane(stub: pb.WorkerServiceStub, session: str, jobs: int) -> None:
+async def _lane(stub: WorkerServiceAsyncStub, session: str, jobs: int) -> None:
     request = pb.LeaseJobsRequest(worker="unary", session=session, max_jobs=jobs)
     request.types.extend(pb.JobType(name=name) for name in TYPES)
     request.wait.FromSeconds(_WAIT)
     while True:
         leased = await stub.LeaseJobs(request)
         for job in leased.jobs:
-            while job.type == "gate" and not Path(job.payload["path"]).exists():  # noqa: ASYNC240 - it is quick
-                await asyncio.sleep(0.01)
+            if job.type == "gate":
+                await gate(str(job.payload["path"]))
         if leased.jobs:
             reports = [pb.JobReport(id=job.id, token=job.token, success=pb.JobSuccess()) for job in leased.jobs]
             await stub.FinishJobs(pb.FinishJobsRequest(session=session, reports=reports))

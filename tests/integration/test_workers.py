@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from atlas_grpc import Client, JobContext, errors, handler, pb
+from atlas_grpc import Client, JobContext, errors, handler, new_job, pb
 from atlas_grpc.client import JobState
+from atlas_grpc.engine.leases import Leases
 from atlas_grpc.testing import serving
 
 if TYPE_CHECKING:
@@ -178,6 +179,51 @@ async def test_a_worker_gets_no_more_than_it_has_room_for():
         await stream.say(beat=1)
         await stream.hear("beat")
         assert len((await stream.take(1, received=1)).jobs) == 1
+
+
+async def test_many_jobs_come_in_several_messages_and_all_go_back_when_the_stream_breaks_among_them():
+    async with a_world() as world:
+        jobs = await world.client.submit_many([new_job("echo", {"number": number}) for number in range(300)])
+        stream = world.stream()
+        session = (await stream.hello(slots=300)).session
+        first = await stream.take(300)
+        others = [(await stream.hear("assignments")).assignments for _ in range(2)]
+        assert [batch.batch for batch in (first, *others)] == [1, 2, 3]
+        assert {job.id for batch in (first, *others) for job in batch.jobs} == {job.id for job in jobs}
+        await stream.say(received=1)
+        await stream.say(beat=1)
+        await stream.hear("beat")
+        stream.cut()
+        held = {job.id for job in first.jobs}
+        for job in jobs:
+            if job.id not in held:
+                await world.until(job.id, JobState.PENDING)
+        again = world.stream()
+        assert (await again.hello(session=session, holding=tokens(*first.jobs))).resumed
+        assert {await world.state(job_id) for job_id in held} == {JobState.RUNNING}
+
+
+async def test_jobs_are_handed_out_while_a_report_is_still_being_stored(monkeypatch):
+    async with a_world() as world:
+        jobs = await world.client.submit_many([new_job("echo"), new_job("echo")])
+        stream = world.stream()
+        await stream.hello()
+        (first,) = (await stream.take(1)).jobs
+        go_on = asyncio.Event()
+        finish = Leases.finish
+
+        async def late(*arguments):
+            await go_on.wait()
+            return await finish(*arguments)
+
+        monkeypatch.setattr(Leases, "finish", late)
+        await stream.say(reports=pb.WorkerReports(id=7, reports=[success(first)]))
+        (second,) = (await stream.take(1, received=1)).jobs
+        assert {first.id, second.id} == {job.id for job in jobs}
+        go_on.set()
+        assert (await stream.hear("reports_answer")).reports_answer.answers[0].status == pb.JobAnswer.ACCEPTED
+        assert await stream.report(success(second)) == [pb.JobAnswer.ACCEPTED]
+        await stream.goodbye()
 
 
 async def test_a_session_is_continued_by_another_stream():
