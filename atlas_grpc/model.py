@@ -246,6 +246,14 @@ class Ask(Record, frozen=True):
 Room = Callable[[], tuple[Sequence[Ask], int]]
 """Says how many jobs of which types a worker has room for now, and how many in all."""
 
+AtOnce = Callable[[], bool]
+"""Says whether a worker wants to know at once when there is no job for it now."""
+
+
+def patiently() -> bool:
+    """An `AtOnce`: it waits until there is one."""
+    return False
+
 
 class Assignment(Record, frozen=True):
     """A job in the hands of a worker."""

@@ -12,6 +12,7 @@ import click
 from ..config import DEFAULT_FILE, OPTIONS, ConfigError, Loaded, Settings, locate
 from ..options import COUNT, FLAG, LIST
 from . import exits
+from .reloading import changes_of, reload_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,8 +70,9 @@ def load(config_file: Path | None, flags: dict[str, object]) -> Loaded | None:
 
 
 @click.command(cls=OptionsByGroup)
+@reload_options("server")
 @server_options
-def serve(config_file: Path | None, **flags: object) -> int:
+def serve(config_file: Path | None, *, reload: bool, reload_dirs: tuple[Path, ...], **flags: object) -> int:
     """Start a server.
 
     It serves until SIGTERM or Ctrl-C, then finishes what it does; a second signal ends it at once. Every option can
@@ -82,15 +84,17 @@ def serve(config_file: Path | None, **flags: object) -> int:
       atlas serve
       atlas serve --handlers my_handlers.py --slots 8
       ATLAS_LOG_LEVEL=debug atlas serve --http-address off
+      atlas serve --handlers my_handlers.py --reload --store sqlite:///dev.db
     """
     loaded = load(config_file, flags)
     if loaded is None:
         return exits.USAGE
+    changes = changes_of(loaded.settings.handlers, reload=reload, dirs=reload_dirs)
     # What gRPC itself prints, for instance of an address that is in use, we say in our own words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ..server.main import run
 
-    return run(loaded)
+    return run(loaded, changes)
 
 
 @click.group()

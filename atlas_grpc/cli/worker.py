@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
 
 from ..config import OPTIONS
 from .common import DEFAULT_SERVER, quiet_grpc
+from .reloading import changes_of, reload_options
 from .values import DURATION
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command()
@@ -26,6 +33,13 @@ from .values import DURATION
 @click.option("--queues", "-q", metavar="NAME,...", default="", help="Take jobs from these queues only.")
 @click.option("--name", default="", help="The name shown in attempts; host and process id when left out.")
 @click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Workers, each a process with all the limits below, called NAME-1 and so on.",
+)
+@click.option(
     "--concurrency", "-c", type=click.IntRange(1, 100_000), default=512, show_default=True, help="Jobs at a time."
 )
 @click.option(
@@ -34,6 +48,19 @@ from .values import DURATION
 @click.option(
     "--handler-processes", type=click.IntRange(0, 1_000), default=0, help="Of them, CPU-bound functions; 0: one a CPU."
 )
+@click.option(
+    "--burst",
+    is_flag=True,
+    help="End, with exit code 0, once nothing is left to do now. Jobs that wait for a start time or for the pause "
+    "before a retry do not keep it.",
+)
+@click.option(
+    "--max-jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End, with exit code 0, after N jobs. With --processes, each is replaced by a new one after its N.",
+)
+@reload_options("worker")
 @click.option(
     "--drain-timeout", type=DURATION, default="30s", show_default=True, help="What jobs have to end at SIGTERM."
 )
@@ -59,9 +86,15 @@ def worker(
     servers: tuple[str, ...],
     queues: str,
     name: str,
+    processes: int,
     concurrency: int,
     threads: int,
     handler_processes: int,
+    *,
+    burst: bool,
+    max_jobs: int | None,
+    reload: bool,
+    reload_dirs: tuple[Path, ...],
     drain_timeout: float,
     cancel_grace: float,
     log_level: str,
@@ -71,13 +104,31 @@ def worker(
 
     It takes jobs of its handlers' types from a server and hands in what became of them, until SIGTERM or Ctrl-C: then
     running jobs have the drain timeout to end, and go back uncounted after it; a second signal gives them back at once.
-    Servers may come and go meanwhile.
+    Servers may come and go meanwhile; but with --burst, it ends with exit code 1 when none is there for 30 s.
+
+    With --processes, one that dies is started again, a signal reaches all, and when none can start, because a module
+    cannot be loaded say, all end with exit code 2.
 
     \b
     Examples:
       atlas worker my_handlers.py
       atlas worker my_handlers.py --server jobs.internal:50051 --queues mail,reports --concurrency 16
+      atlas worker my_handlers.py --processes 4 --max-jobs 10000    (four, each renewed after 10,000 jobs)
+      atlas worker my_handlers.py --burst                           (what there is to do, for cron and tests)
+      atlas worker my_handlers.py --reload --reload-dir templates   (while you write them)
     """
+    if burst and reload:
+        raise click.UsageError("--burst and --reload exclude each other: one ends by itself, the other never does")
+    changes = changes_of(handlers, reload=reload, dirs=reload_dirs)
+    from ..process.sibling import Sibling
+
+    sibling = Sibling.of(os.environ)
+    if sibling is None and (processes > 1 or changes is not None):
+        from ..remote import siblings
+
+        return siblings.run(
+            processes, name=name, for_ever=not burst, changes=changes, log_level=log_level, log_format=log_format
+        )
     quiet_grpc()
     from ..remote.main import run
 
@@ -89,8 +140,11 @@ def worker(
         slots=concurrency,
         threads=threads,
         processes=handler_processes,
+        burst=burst,
+        max_jobs=max_jobs,
         grace=drain_timeout,
         cancel_grace=cancel_grace,
         log_level=log_level,
         log_format=log_format,
+        sibling=sibling,
     )

@@ -28,12 +28,13 @@ _MOST_UNKNOWN = 10_000
 
 
 class SessionInfo(Record, frozen=True):
-    """What a session tells of its worker. `queues` None means all."""
+    """What a session tells of its worker. `queues` None means all; `stream` is the latest that the worker opened."""
 
     worker: str
     slots: int
     types: tuple[str, ...]
     queues: tuple[str, ...] | None = None
+    stream: str = ""
 
 
 class Serving(NamedTuple):
@@ -47,7 +48,8 @@ class Serving(NamedTuple):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_type = msgspec.msgpack.Decoder(TypeInfo).decode
-_decode_session = msgspec.msgpack.Decoder(SessionInfo).decode
+decode_session = msgspec.msgpack.Decoder(SessionInfo).decode
+"""The reverse of `encode_session`."""
 
 
 def encode_session(info: SessionInfo) -> bytes:
@@ -115,7 +117,7 @@ class Announced:
         found: list[Serving] = []
         for session, data in await self._store.sessions():
             if data:
-                info = _decode_session(data)
+                info = decode_session(data)
                 if job_type in info.types:
                     queues = None if info.queues is None else frozenset(info.queues)
                     found.append(Serving(session, info.worker, info.slots, queues))

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING
 
 from .. import lifecycle
 from ..errors import SessionEnded
-from ..model import Assignment, Job, Released, State, Succeeded
+from ..model import Assignment, Job, Released, State, Succeeded, patiently
 from .announced import SessionInfo, encode_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from ..model import Ask, JobSpec, Report, Room, TypeInfo, Update
+    from ..model import Ask, AtOnce, JobSpec, Report, Room, TypeInfo, Update
     from .announced import Serving
     from .core import Core
 
@@ -57,6 +57,8 @@ class WorkerSession:
         self.slots = 0
         self.queues: frozenset[str] | None = None
         """The queues that its worker takes jobs from; None for all. For people: the asks say it again."""
+        self.stream = ""
+        """Which stream its worker speaks by; empty where the worker is in this process."""
         self.info = b""
         """What the store keeps of it, for all servers."""
         self.in_hand: dict[str, Job] = {}
@@ -85,10 +87,13 @@ class WorkerSession:
     ) -> None:
         self.worker, self.slots, self._on_stop = worker, slots, on_stop
         queues = None if self.queues is None else tuple(sorted(self.queues))
-        self.info = encode_session(SessionInfo(worker, slots, tuple(info.name for info in types), queues))
+        names = tuple(info.name for info in types)
+        self.info = encode_session(SessionInfo(worker, slots, names, queues, self.stream))
         await self._core.announced.announce(types)
 
-    async def lease(self, room: Room, *, patience: float | None = None) -> list[Assignment]:
+    async def lease(
+        self, room: Room, *, at_once: AtOnce = patiently, patience: float | None = None
+    ) -> list[Assignment]:
         """As `WorkSource.lease`; with `patience`, none when there was nothing for so many seconds."""
         until = None if patience is None else self._core.clock.monotonic() + patience
         while True:
@@ -96,16 +101,29 @@ class WorkerSession:
             if self._unanswered:
                 await self._give_back_strays()
             asks, limit = room()
-            if asks and (self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks)):
+            now = at_once()  # then not hints count, but what the store says
+            if asks and (now or self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks)):
                 jobs = await self._claim_safely(asks, limit)
                 if jobs:
                     return [_assignment(job) for job in jobs]
             if self.over:
                 raise SessionEnded.of(self.id)
+            if now:
+                if await self._was_alive():
+                    return []
+                continue
             if until is None:
                 await self._woken.wait()
             elif not await self._woken_before(until):
                 return []
+
+    async def _was_alive(self) -> bool:
+        """Whether the session has not expired, in which case its claims are answered with nothing, whatever there is.
+        If it has, it comes back."""
+        (alive,) = await self._core.store.renew([self.id], self._leases.ttl)
+        if not alive and not self.over:
+            await self._core.store.open_session(self.id, self._leases.ttl, self.info)
+        return alive
 
     async def _woken_before(self, until: float) -> bool:
         left = until - self._core.clock.monotonic()

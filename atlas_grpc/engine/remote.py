@@ -4,6 +4,12 @@ Such a session outlives the stream, and the server: it is what the store says it
 is renewed when the worker is heard of, and by nothing else, so that no worker can look healthy and be deaf. What was
 sent to a worker and not acknowledged when its stream breaks goes back uncounted, by this server if it lives, else by
 the one that continues the session.
+
+A server may not notice for long that a stream is dead, while the worker continues by another server. What it claims for
+the session then, it gives back: the session's info in the store says which stream is the latest. The other server wrote
+that before it read what the session holds, and this one reads it after its claim; so one of the two sees the other's
+deed, and the job goes back. It is looked up only when the worker owes an acknowledgement for unusually long: a worker
+that lives answers within milliseconds.
 """
 
 from __future__ import annotations
@@ -11,8 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import lifecycle
-from ..errors import SessionEnded
+from ..errors import ServerDraining, SessionEnded
 from ..model import Report, State
+from .announced import decode_session
 from .batch import GroupCommit
 from .leases import STOP_CANCELLED, STOP_LOST, WorkerSession
 
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 
 _HELD = 100_000
 _RENEWALS = 1_000
+_DRAIN_RETRY = 1.0
 
 Stop = tuple[str, int, str]
 """Job id, token, and why: `cancelled` or `lost`."""
@@ -37,6 +45,7 @@ class RemoteSession(WorkerSession):
     def __init__(self, leases: Leases, keeper: Keeper) -> None:
         super().__init__(leases)
         self._keeper = keeper
+        self.stream = self._core.new_id(self._core.store.now())
         self.superseded: Callable[[], None] = lambda: None
         """Called when the worker continues the session by another stream of this server."""
 
@@ -79,6 +88,13 @@ class RemoteSession(WorkerSession):
             self._leases.on_news(None)
             self.wake()
 
+    async def is_continued(self) -> bool:
+        """Whether the worker has opened another stream for the session since, here or elsewhere."""
+        for session, info in await self._core.store.sessions():
+            if session == self.id and info:
+                return decode_session(info).stream != self.stream
+        return False
+
     async def detach(self, unacknowledged: Collection[tuple[str, int]]) -> None:
         """The stream broke. These jobs and tokens were sent, and may never have arrived."""
         if self._leases.sessions.get(self.id) is self:
@@ -97,6 +113,9 @@ class Keeper:
         self._leases = leases
         self._core = leases.core
         self._renewals: GroupCommit[str, bool] = GroupCommit(self._renew, _RENEWALS)
+        self._visits: set[RemoteSession] = set()
+        """Those who wait for jobs without a stream."""
+        self._draining = False
 
     async def _renew(self, sessions: list[str]) -> list[bool]:
         return await self._core.store.renew(sessions, self._leases.ttl)
@@ -118,22 +137,36 @@ class Keeper:
         self, session: str, worker: str, types: Sequence[TypeInfo], asks: Sequence[Ask], limit: int, seconds: float
     ) -> tuple[str, list[Assignment]]:
         """Takes up to `limit` jobs, and waits so long for the first. An empty `session` opens one. Raises
-        SessionEnded.
+        SessionEnded, and ServerDraining.
         """
         visit = RemoteSession(self._leases, self)
         visit.queues = asks[0].queues
-        if session:
-            await self.keep_or_raise(session)
-            visit.id, visit.worker = session, worker
-            key = f"{session}/{id(visit)}"
-            self._leases.sessions[key] = visit
-        else:
-            await visit.open(worker, types, limit, _ignore)
-            key = visit.id
+        visit.over = self._draining
+        self._visits.add(visit)
+        key = f"{session}/{id(visit)}"
         try:
-            return visit.id, await visit.lease(lambda: (asks, limit), patience=seconds)
+            if session:
+                await self.keep_or_raise(session)
+                visit.id, visit.worker = session, worker
+                self._leases.sessions[key] = visit
+            else:
+                await visit.open(worker, types, limit, _ignore)
+                key = visit.id
+            return visit.id, await visit.lease(lambda: ((), 0) if visit.over else (asks, limit), patience=seconds)
+        except SessionEnded:
+            if visit.over:
+                raise ServerDraining("the server is about to stop", retry_after=_DRAIN_RETRY) from None
+            raise
         finally:
+            self._visits.discard(visit)
             self._leases.sessions.pop(key, None)
+
+    def drain(self) -> None:
+        """Nobody waits for jobs any more: those who do get ServerDraining."""
+        self._draining = True
+        for visit in self._visits:
+            visit.over = True
+            visit.wake()
 
     async def stops(self, session: str, holding: Collection[tuple[str, int]]) -> list[Stop]:
         """Those of the jobs and tokens that must stop."""

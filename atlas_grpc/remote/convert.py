@@ -79,9 +79,10 @@ def _job_type(info: TypeInfo) -> pb.JobType:
     return message
 
 
-def ready(asks: Sequence[Ask], limit: int, received: int) -> pb.WorkRequest:
-    """How many jobs there is room for."""
+def ready(asks: Sequence[Ask], limit: int, received: int, *, at_once: bool = False) -> pb.WorkRequest:
+    """How many jobs there is room for, and whether to answer at once, also when there are none."""
     message = pb.WorkRequest()
+    message.ready.at_once = at_once
     message.ready.limit = limit
     message.ready.received = received
     for ask in asks:

@@ -69,8 +69,29 @@ class Link:
         """A stream that was welcomed and is not served yet."""
         self._serving: Call | None = None
         self._said_goodbye = False
-        self.connected = False
+        self._up, self._down = asyncio.Event(), asyncio.Event()
+        self._down.set()
         self.target = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a stream that was welcomed."""
+        return self._up.is_set()
+
+    def _connected(self, *, now: bool) -> None:
+        to_set, to_clear = (self._up, self._down) if now else (self._down, self._up)
+        to_set.set()
+        to_clear.clear()
+
+    async def without_server(self, patience: float | None) -> None:
+        """Returns when there was no stream for so many seconds; never without `patience`."""
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    await self._up.wait()
+            except TimeoutError:
+                return
+            await self._down.wait()
 
     async def open(self) -> None:
         """Opens the first stream. Raises AtlasError."""
@@ -158,7 +179,7 @@ class Link:
         self._queue.clear()
         self._queue.extend(message for message, _ in self._unanswered.values())
         self._queued.set()
-        self.connected = True
+        self._connected(now=True)
         self._welcomed(first.welcome, sent)
 
     async def _serve(self, call: Call) -> None:
@@ -172,7 +193,7 @@ class Link:
             _raise_if_cancelled()
         finally:
             self._serving = None
-            self.connected = False
+            self._connected(now=False)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
             call.cancel()

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..model import Assignment
+    from ..process.sibling import Sibling
 
 OK, FAILED, USAGE = 0, 1, 2
+BURST_PATIENCE = 30.0
+"""Seconds without a server after which a worker that is to end by itself gives up."""
 
 log = get_logger("atlas.worker")
 
@@ -38,9 +41,12 @@ def run(
     cancel_grace: float,
     log_level: str,
     log_format: str,
+    burst: bool = False,
+    max_jobs: int | None = None,
+    sibling: Sibling | None = None,
     uvloop: bool = True,
 ) -> int:
-    """Works until it is told to stop, and answers the exit code."""
+    """Works until it is told to stop, or has nothing more to do; answers the exit code."""
     pipeline = configure(log_level, log_format)  # type: ignore[arg-type]
     registry = Registry()
     try:
@@ -59,7 +65,7 @@ def run(
         runner = Runner(
             registry,
             source,
-            name=name,
+            name=sibling.name if sibling is not None else name,
             slots=slots,
             threads=threads,
             processes=processes or os.cpu_count() or 1,
@@ -67,28 +73,49 @@ def run(
             rng=rng,
             cancel_grace=cancel_grace,
             bind=_bind_logs,
+            burst=burst,
+            max_jobs=max_jobs,
         )
         tame_garbage_collector()
-        code = await _until_told(runner, grace)
+        code = await _until_over(runner, source, grace, sibling, patience=BURST_PATIENCE if burst else None)
         await leave(pipeline, code)
         return code
 
     return run_loop(work(), uvloop=uvloop)
 
 
-async def _until_told(runner: Runner, grace: float) -> int:
-    """Works until SIGTERM or SIGINT, drains then; a second signal stops it at once."""
+async def _until_over(
+    runner: Runner, source: RemoteSource, grace: float, sibling: Sibling | None, *, patience: float | None
+) -> int:
+    """Works until all is done that it was to do, or until a signal or the end of its parent: drains then; a second
+    signal stops it at once. Gives up when there was no server for so many seconds of `patience`.
+    """
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
+    if sibling is not None:
+        sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
     working = asyncio.create_task(runner.run())
     first = asyncio.create_task(signals.get())
-    await asyncio.wait([working, first], return_when=asyncio.FIRST_COMPLETED)
-    if not first.done():
-        working.result()
-        return FAILED
-    log.info("draining", signal=first.result().name, timeout=grace)
+    forsaken = asyncio.create_task(source.without_server(patience))
+    await asyncio.wait([working, first, forsaken], return_when=asyncio.FIRST_COMPLETED)
+    code = OK
+    if first.done():
+        await _drain(runner, first.result(), signals, grace)
+    elif not working.done():
+        log.error("no server takes the worker: it ends", seconds=patience)
+        code = FAILED
+        await runner.stop()
+    first.cancel()
+    forsaken.cancel()
+    await working
+    log.info("stopped")
+    return code
+
+
+async def _drain(runner: Runner, first: signal.Signals, signals: asyncio.Queue[signal.Signals], grace: float) -> None:
+    log.info("draining", signal=first.name, timeout=grace)
     draining = asyncio.create_task(runner.drain(grace))
     second = asyncio.create_task(signals.get())
     await asyncio.wait([draining, second], return_when=asyncio.FIRST_COMPLETED)
@@ -96,9 +123,7 @@ async def _until_told(runner: Runner, grace: float) -> int:
         log.warning("forced to stop", signal=second.result().name)
         await runner.stop()
     second.cancel()
-    await working
-    log.info("stopped")
-    return OK
+    await draining
 
 
 def _bind_logs(assignment: Assignment) -> None:

@@ -11,7 +11,7 @@ import grpc
 from .. import pb
 from ..client import CHANNEL_OPTIONS
 from ..errors import InvalidArgument
-from ..model import SECOND, Released, Report
+from ..model import SECOND, Released, Report, patiently
 from ..observe.logs import get_logger
 from ..status import from_status
 from . import convert
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ..clock import Clock
-    from ..model import Assignment, Room, TypeInfo, Update
+    from ..model import Assignment, AtOnce, Room, TypeInfo, Update
 
 _MARGIN = 0.1
 """The share of a lease before whose end the worker gives its jobs up."""
@@ -56,6 +56,7 @@ class RemoteSource:
         self._received = 0
         self._in_hand: dict[int, str] = {}
         self._room: Room | None = None
+        self._at_once: AtOnce = patiently
         self._inbox: list[Assignment] = []
         self._arrived = asyncio.Event()
         self._leasing_over = False
@@ -139,14 +140,17 @@ class RemoteSource:
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
 
-    async def lease(self, room: Room) -> list[Assignment]:
+    async def lease(self, room: Room, *, at_once: AtOnce = patiently) -> list[Assignment]:
         self._leasing_over = False
-        self._room = room
-        if not self._inbox:
-            self._arrived.clear()
-            self.more_room()
+        self._room, self._at_once = room, at_once
         try:
-            await self._arrived.wait()
+            while True:
+                if not self._inbox:
+                    self._arrived.clear()
+                    self.more_room()
+                await self._arrived.wait()
+                if self._inbox or at_once():
+                    break
         except asyncio.CancelledError:
             self._leasing_over = True
             self._link.say(convert.ready((), 0, self._received))
@@ -159,7 +163,11 @@ class RemoteSource:
 
     def more_room(self) -> None:
         if self._room is not None:
-            self._link.say(convert.ready(*self._room(), self._received))
+            self._link.say(convert.ready(*self._room(), self._received, at_once=self._at_once()))
+
+    async def without_server(self, patience: float | None) -> None:
+        """Returns when there was no server for so many seconds; never without `patience`."""
+        await self._link.without_server(patience)
 
     async def finish(self, reports: Sequence[Report]) -> list[bool]:
         messages = [pb.WorkRequest(reports=pb.WorkerReports())]

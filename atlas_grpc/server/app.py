@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..gateway import HttpServer
     from ..model import Assignment, Content
+    from ..process.sibling import Sibling
     from ..worker import Registry, Runner
-    from .sibling import Sibling
 
 READINESS = "readiness"
 _HEALTH_NAMES = ("", SERVICE, READINESS)
@@ -100,7 +100,7 @@ class AtlasServer:
         self.http: HttpServer | None = None
         self._registry = registry
         self._shared_metrics: SharedMetrics | None = None
-        if sibling is not None:
+        if sibling is not None and sibling.folder is not None:
             self._shared_metrics = SharedMetrics(sibling.folder, sibling.name, self._own_metrics, _SHARED_METRICS)
         self._probes = probes.Probes()
         self._server = grpc.aio.server(options=channel_options(settings))

@@ -15,29 +15,34 @@ from ..errors import AtlasError
 from ..observe.logs import LogPipeline, configure, get_logger
 from ..observe.metrics import LOG_LINES_DROPPED
 from ..process import leave, run_loop, tame_garbage_collector
+from ..process.sibling import Sibling
 from ..stores import WrongUrl, check_shared
 from ..worker import Registry
 from ..worker.builtin import sleep
 from .app import AtlasServer
 from .listening import AddressInUse
-from .sibling import Sibling
-from .siblings import Siblings
+from .siblings import serve_together
 
 if TYPE_CHECKING:
     from ..config import Loaded, Settings
+    from ..process.changes import Changes
 
 OK, FAILED, USAGE = 0, 1, 2
 log = get_logger("atlas.server")
 
 
-def run(loaded: Loaded) -> int:
-    """Serves until it is told to stop, and answers the exit code: 0 after a clean stop, 1 when it could not start."""
+def run(loaded: Loaded, changes: Changes | None = None) -> int:
+    """Serves until it is told to stop, and answers the exit code: 0 after a clean stop, 1 when it could not start, 2
+    when the handlers cannot be loaded. Starts anew after each of the `changes`.
+    """
     settings = loaded.settings
     pipeline = configure(settings.log_level, settings.log_format)  # type: ignore[arg-type]
+    sibling = Sibling.of(os.environ)
+    parent = sibling is None and (settings.processes > 1 or changes is not None)
+    registry = Registry()
+    registry.add(sleep)
     try:
-        registry = Registry()
-        registry.add(sleep)
-        for spec in settings.handlers:
+        for spec in () if parent else settings.handlers:
             registry.load(spec)
     except Exception as error:
         print(f"atlas: {error}", file=sys.stderr)
@@ -45,21 +50,18 @@ def run(loaded: Loaded) -> int:
     try:
         if settings.processes > 1 or settings.reuse_port:
             check_shared(settings.store)
-        if settings.processes > 1:
-            command = [sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]]
-            return run_loop(Siblings(settings, command).run(), uvloop=settings.uvloop)
-        return run_loop(_serve(settings, registry, pipeline), uvloop=settings.uvloop)
+        serving = serve_together(settings, changes) if parent else _serve(settings, registry, pipeline, sibling)
+        return run_loop(serving, uvloop=settings.uvloop)
     except (AddressInUse, AtlasError, WrongUrl) as error:
         print(f"atlas: {error}", file=sys.stderr)
         return FAILED
 
 
-async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline) -> int:
+async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline, sibling: Sibling | None) -> int:
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
-    sibling = Sibling.of(os.environ)
     server = AtlasServer(settings, registry, sibling=sibling)
     server.metrics.counter(*LOG_LINES_DROPPED, lambda: pipeline.dropped)
     await server.start()

@@ -1,41 +1,44 @@
-"""Several server processes on one port: started, watched and stopped together by a parent that serves nothing itself.
+"""`atlas serve` as several processes on the same ports, or as one that is started anew when its handlers change.
 
 Python keeps one core busy a process; a store that servers share lets several serve as one. The parent reserves the
-ports, spawns the siblings (it never forks them: gRPC does not survive that) with `--reuse-port`, so that the kernel
-spreads connections over them, starts one anew that died, and hands signals on. The first sibling starts alone, so that
-a store is migrated and a mistake told once. Each holds an end of a socket pair: by it the parent learns that it serves,
-and it learns that the parent is gone, and drains.
+ports, and starts the siblings with `--reuse-port`, so that the kernel spreads connections over them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import socket
-import subprocess
+import sys
 import tempfile
-import time
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..observe.logs import get_logger
 from ..options import parse_address
+from ..process.siblings import Siblings
 from .listening import AddressInUse
-from .sibling import READY, Sibling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from ..config import Settings
+    from ..process.changes import Changes
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
-_STEADY = 30.0
-"""Seconds of life after which the next start of a sibling comes without a longer pause."""
 
-log = get_logger("atlas.siblings")
+async def serve_together(settings: Settings, changes: Changes | None) -> int:
+    """Watches over `settings.processes` servers until they have ended; answers the exit code. Raises AddressInUse."""
+    command = [sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]]
+    if settings.processes == 1:
+        return await Siblings(command, ["0"]).run(changes)
+    with ExitStack() as stack:
+        for flag, address in (("--grpc-address", settings.grpc_address), ("--http-address", settings.http_address)):
+            real = address
+            if address != "off":
+                sockets, real = reserve(address)
+                for sock in sockets:
+                    stack.enter_context(sock)
+            command += [flag, real]
+        command += ["--processes=1", "--reuse-port"]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atlas-")))
+        names = [str(number) for number in range(settings.processes)]
+        return await Siblings(command, names, folder=folder, one_voice=True).run(changes)
 
 
 def reserve(address: str) -> tuple[list[socket.socket], str]:
@@ -63,96 +66,3 @@ def reserve(address: str) -> tuple[list[socket.socket], str]:
             sock.close()
         raise AddressInUse(f"cannot listen on {address}: {error.strerror or error}") from None
     return held, f"{address.rpartition(':')[0]}:{port}"
-
-
-class Siblings:
-    """The parent of `settings.processes` siblings. `command` starts one, with the flags it is given beside its own."""
-
-    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
-        self._count = settings.processes
-        self._addresses = {"--grpc-address": settings.grpc_address, "--http-address": settings.http_address}
-        self._command = command
-        self._reserved: list[socket.socket] = []
-        self._running: dict[str, asyncio.subprocess.Process] = {}
-        self._stopping = asyncio.Event()
-        self._code = 0
-
-    async def run(self) -> int:
-        """Runs until a signal has ended all siblings, or until the first one cannot start; answers the exit code.
-
-        Raises AddressInUse.
-        """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._pass_on, number)
-        try:
-            for flag, address in self._addresses.items():
-                if address != "off":
-                    sockets, self._addresses[flag] = reserve(address)
-                    self._reserved += sockets
-            with tempfile.TemporaryDirectory(prefix="atlas-") as folder:
-                await self._run(Path(folder))
-        finally:
-            for sock in self._reserved:
-                sock.close()
-        return self._code
-
-    async def _run(self, folder: Path) -> None:
-        others: list[asyncio.Task[None]] = []
-
-        def start_others() -> None:
-            names = map(str, range(1, self._count)) if not others else ()
-            others.extend(asyncio.create_task(self._keep(name, folder)) for name in names)
-
-        await self._keep("0", folder, start_others)
-        await asyncio.gather(*others)
-
-    async def _keep(self, name: str, folder: Path, started: Callable[[], None] | None = None) -> None:
-        """Keeps a sibling running until all are to stop. The one that others wait for ends all if it cannot start."""
-        pause = _FIRST_PAUSE
-        first = True
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            served, code = await self._live(name, folder, started)
-            if self._stopping.is_set():
-                return
-            if started is not None and not served and first:
-                self._code = code
-                return
-            first = False
-            log.error("a sibling died and is started again", sibling=name, exit_code=code)
-            pause = _FIRST_PAUSE if time.monotonic() - began > _STEADY else min(pause * 2, _LONGEST_PAUSE)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
-
-    async def _live(self, name: str, folder: Path, started: Callable[[], None] | None) -> tuple[bool, int]:
-        """The life of one process: whether it ever served, and its exit code."""
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    *(part for pair in self._addresses.items() for part in pair),
-                    "--processes=1",
-                    "--reuse-port",
-                    env=os.environ | Sibling(name, folder, theirs).environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=None if name == "0" else subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-            self._running[name] = process
-            if self._stopping.is_set():
-                process.send_signal(signal.SIGTERM)
-            ours.setblocking(False)
-            served = await asyncio.get_running_loop().sock_recv(ours, 1) == READY
-            if served and started is not None:
-                started()
-            code = await process.wait()
-        del self._running[name]
-        return served, code
-
-    def _pass_on(self, number: signal.Signals) -> None:
-        self._stopping.set()
-        for process in self._running.values():
-            process.send_signal(number)

@@ -33,6 +33,10 @@ _MOST_UNHEARD = 2
 """Messages about jobs that wait for their turn, before no more of any kind are read."""
 _MOST_QUEUED = 64
 """Messages that wait to be written, before no more of the worker's are read."""
+_ACKNOWLEDGED_IN = 1.0
+"""Seconds in which a worker acknowledges a batch. When it does not, maybe this stream is dead, and another one goes on
+with its session: that is looked up then, and again after longer and longer pauses."""
+_LONGEST_PAUSE = 30.0
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -79,12 +83,15 @@ class WorkStream:
         self._written = asyncio.Event()
         self._room = asyncio.Event()
         self._asks: tuple[Sequence[Ask], int] = ((), 0)
+        self._at_once = False
         self._queues: frozenset[str] | None = None
         self._json_text = False
         self._words: asyncio.Queue[pb.WorkRequest] = asyncio.Queue(_MOST_UNHEARD)
         self._said_goodbye = False
         self._sent = 0
         self._unacknowledged: dict[int, list[tuple[str, int]]] = {}
+        self._owing = asyncio.Event()
+        """Whether the worker has to acknowledge something."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -102,8 +109,8 @@ class WorkStream:
             raise InvalidArgument.of("hello", "must be the first message of the stream")
         try:
             await self._greet(hello.hello)
-            loops = (self._read(requests), self._hear(), self._assign(), self._send())
-            self._tasks = [asyncio.create_task(loop) for loop in loops]
+            work = (self._read(requests), self._hear(), self._assign(), self._send(), self._watch_acknowledgements())
+            self._tasks = [asyncio.create_task(loop) for loop in work]
             await self._until_over()
         finally:
             for task in self._tasks:
@@ -194,6 +201,7 @@ class WorkStream:
             return  # a batch is on its way that this does not account for; another one will follow
         asks = [Ask(room.type, room.slots, self._queues) for room in ready.room if room.slots]
         self._asks = (asks, ready.limit) if ready.limit else ((), 0)
+        self._at_once = ready.at_once and bool(self._asks[0])
         self._session.more_room()
         if asks:
             self._room.set()
@@ -201,22 +209,39 @@ class WorkStream:
     def _received(self, batch: int) -> None:
         for number in [number for number in self._unacknowledged if number <= batch]:
             del self._unacknowledged[number]
+        if not self._unacknowledged:
+            self._owing.clear()
+
+    async def _watch_acknowledgements(self) -> None:
+        """Ends a stream whose worker goes on elsewhere, when it was sent jobs meanwhile."""
+        pause = _ACKNOWLEDGED_IN
+        while True:
+            await self._owing.wait()
+            oldest = min(self._unacknowledged)
+            await asyncio.sleep(pause)
+            if oldest not in self._unacknowledged:
+                pause = _ACKNOWLEDGED_IN
+            elif await self._session.is_continued():
+                self._superseded()
+            else:
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _assign(self) -> None:
         while True:
             await self._room.wait()
-            jobs = await self._session.lease(lambda: self._asks)
-            self._asks = ((), 0)
+            jobs = await self._session.lease(lambda: self._asks, at_once=lambda: self._at_once)
+            self._asks, self._at_once = ((), 0), False
             self._room.clear()
             await self._hand_out(jobs)
 
     async def _hand_out(self, jobs: Sequence[Assignment]) -> None:
         first = self._sent + 1
-        batches = list(_batches(jobs))
+        batches = list(_batches(jobs)) or [()]
         # All before the first pause, for should the stream break in it.
         for batch in batches:
             self._sent += 1
             self._unacknowledged[self._sent] = [(job.job_id, job.fence) for job in batch]
+        self._owing.set()
         for number, batch in enumerate(batches, first):
             response = pb.WorkResponse()
             response.assignments.batch = number

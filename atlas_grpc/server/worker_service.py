@@ -71,6 +71,7 @@ class WorkerService:
         self._draining = True
         for stream in list(self._streams):
             stream.end(ServerDraining("the server is about to stop", retry_after=1.0))
+        self._keeper.drain()
 
     async def lease(self, call: Call, request: pb.LeaseJobsRequest) -> pb.LeaseJobsResponse:
         seconds = micros(request.wait, "wait") / SECOND

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import traceback
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,9 +34,31 @@ class Origin(NamedTuple):
 def load_module(spec: str) -> ModuleType:
     """Imports a dotted module, or a file when the spec ends in `.py` or holds a path separator. Raises `LoadFailed`."""
     try:
-        return _load_file(spec) if spec.endswith(".py") or os.sep in spec else _load_dotted(spec)
+        return _load_file(spec) if _is_file(spec) else _load_dotted(spec)
     except (Exception, SystemExit) as exc:
         raise LoadFailed(spec, _explain(exc)) from exc
+
+
+def source_folders(spec: str) -> list[tuple[Path, bool]]:
+    """Where the source of a module stands, with what it imports from beside it: folders, and whether with all below
+    them. For a module of a package that is the whole package. Imports nothing; raises `LoadFailed` when there is none.
+    """
+    if _is_file(spec):
+        file = Path(spec).resolve()
+        if not file.is_file():
+            raise LoadFailed(spec, f"{file}: no such file")
+        return [(file.parent, False)]
+    root = spec.partition(".")[0]
+    found = PathFinder.find_spec(root, [*sys.path, str(Path.cwd())])
+    if found is None or (found.origin is None and not found.submodule_search_locations):
+        raise LoadFailed(spec, f"there is no module {root}")
+    if found.submodule_search_locations:
+        return [(Path(folder).resolve(), True) for folder in found.submodule_search_locations]
+    return [(Path(found.origin or "").resolve().parent, False)]
+
+
+def _is_file(spec: str) -> bool:
+    return spec.endswith(".py") or os.sep in spec
 
 
 def origin_of(fn: Callable[..., Any]) -> Origin:

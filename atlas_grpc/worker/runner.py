@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 import socket
+import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ _STOPS = {"cancelled": Why.CANCELLED, "lost": Why.LOST}
 
 
 class Runner:
-    """Executes jobs of a registry's types, from a source. `run` it once; `drain` or `stop` ends it.
+    """Executes jobs of a registry's types, from a source. `run` it once; `drain` or `stop` ends it. With `burst` it
+    ends by itself once it has nothing in hand and there is nothing to lease, and with `max_jobs` after so many jobs.
 
     `slots` bounds the jobs at a time, `threads` those of plain functions among them, `processes` those of CPU-bound
     ones (0: one a CPU). `admit` gives the reason against a result, or None; it may be called from any thread.
@@ -73,6 +75,8 @@ class Runner:
         max_result_bytes: int = DEFAULT_MAX_BYTES,
         cancel_grace: float = 10.0,
         bind: Callable[[Assignment], object] | None = None,
+        burst: bool = False,
+        max_jobs: int | None = None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.slots = slots
@@ -85,6 +89,9 @@ class Runner:
         self._rng = rng or random.Random()
         self._limits = Limits(admit, max_result_bytes, bind)
         self._cancel_grace = cancel_grace
+        self._burst = burst
+        self._left = sys.maxsize if max_jobs is None else max_jobs
+        """How many jobs it may still start."""
         self._active: dict[int, Execution] = {}
         self._capacity: Capacity | None = None
         self._asked: frozenset[str] = frozenset()
@@ -113,7 +120,8 @@ class Runner:
         return {kind.name: kind.busy for kind in kinds if kind.busy}
 
     async def run(self) -> None:
-        """Works until `drain` or `stop` has ended it. When it is cancelled, it gives its jobs back first.
+        """Works until `drain` or `stop` has ended it, or it has done what it was to do. When it is cancelled, it gives
+        its jobs back first.
 
         Raises RuntimeError when it ran before.
         """
@@ -155,7 +163,7 @@ class Runner:
             "process": (self._children, self._processes),
         }
         self._capacity = Capacity(self._registry, self.slots, lanes)
-        self._reporter = Reporter(self._source, self._clock, self._rng, lost=self._lost, relieved=self._room.set)
+        self._reporter = Reporter(self._source, self._clock, self._rng, lost=self._lost, relieved=self._relieved)
 
     async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs one of the loops; one that fails, which it should not, is told to the log and started again."""
@@ -185,30 +193,46 @@ class Runner:
                 continue
             backoff.reset()
             now = self._clock.monotonic()
-            for assignment in batch:
+            for assignment in batch or ():
                 self._start(assignment, now)
             self._early.clear()
+            if (self._left <= 0 or (self._burst and batch == [])) and self._idle():
+                self._begin_end(0, 0)
         self._no_more_leases.set()
 
-    async def _lease(self) -> list[Assignment]:
-        """The next jobs; none when the end of the runner called it off."""
+    async def _lease(self) -> list[Assignment] | None:
+        """The next jobs, none when there is none; None when it was called off or put off."""
         if self._reporter.backlog > 4 * self.slots + _BACKLOG or not self._ask()[0]:
             self._room.clear()
-            await self._room.wait()
-            return []
-        leasing = self._leasing = asyncio.ensure_future(self._source.lease(self._ask))
+            if self._left > 0 or not self._idle():
+                await self._room.wait()
+            return None
+        leasing = self._leasing = asyncio.ensure_future(self._source.lease(self._ask, at_once=self._at_once))
         try:
             return await leasing
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if leasing.cancelled() and task is not None and not task.cancelling():
-                return []
+                return None
             raise
         finally:
             self._leasing = None
 
+    def _idle(self) -> bool:
+        """Whether no job is in hand, nor the outcome of one."""
+        return self._reporter.backlog == 0 and all(execution.settled for execution in self._active.values())
+
+    def _at_once(self) -> bool:
+        return self._burst and self._idle()
+
+    def _relieved(self) -> None:
+        """Outcomes were handed in."""
+        self._room.set()
+        if self._leasing is not None and self._at_once():
+            self._source.more_room()
+
     def _ask(self) -> tuple[list[Ask], int]:
-        free = self.slots - len(self._active)
+        free = min(self.slots - len(self._active), self._left)
         asks, limit = self._capacity.asks(free) if self._capacity is not None and free > 0 else ([], 0)
         self._asked = frozenset(ask.type for ask in asks)
         return asks, limit
@@ -219,9 +243,11 @@ class Runner:
                 self._reporter.report(assignment.job_id, assignment.fence, Stopped())
             return
         kind = self._capacity.kinds.get(assignment.type) if self._capacity is not None else None
-        if kind is None or self._ending or kind.busy >= kind.limit or kind.lane.busy >= kind.lane.capacity:
+        full = kind is None or kind.busy >= kind.limit or kind.lane.busy >= kind.lane.capacity or self._left <= 0
+        if kind is None or self._ending or full:
             self._reporter.report(assignment.job_id, assignment.fence, Released())
             return
+        self._left -= 1
         kind.busy += 1
         kind.lane.busy += 1
         left = assignment.time_left
@@ -246,7 +272,7 @@ class Runner:
             self._settle(execution, outcome)
         if self._leasing is None:
             self._room.set()
-        elif kind.name not in self._asked:
+        elif kind.name not in self._asked or self._at_once():
             self._source.more_room()
 
     def _settle(self, execution: Execution, outcome: Outcome) -> None:
@@ -312,16 +338,18 @@ class Runner:
             self._settle(execution, Stopped())
 
     async def _end(self, grace: float, patience: float, *, wait_closed: bool = True) -> None:
+        self._begin_end(grace, patience)
+        if self._capacity is not None:
+            await (self._closed if wait_closed else self._over).wait()
+
+    def _begin_end(self, grace: float, patience: float) -> None:
         first, self._ending = not self._ending, True
         self._end_begun.set()
         if grace == patience == 0:
             self._hurry.set()
-        if self._capacity is None:
-            return
-        if first:
+        if first and self._capacity is not None:
             # A task of its own: whoever asked for it may be cancelled while it waits.
             self._winding_up = asyncio.create_task(self._wind_up(grace, patience))
-        await (self._closed if wait_closed else self._over).wait()
 
     async def _wind_up(self, grace: float, patience: float) -> None:
         try:

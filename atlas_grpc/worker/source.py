@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ..model import patiently
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..model import Assignment, Report, Room, TypeInfo, Update
+    from ..model import Assignment, AtOnce, Report, Room, TypeInfo, Update
 
 
 class WorkSource(Protocol):
@@ -24,15 +26,18 @@ class WorkSource(Protocol):
         """
         ...
 
-    async def lease(self, room: Room) -> list[Assignment]:
-        """Takes jobs that there is room for, best first. Waits until there is at least one. One call at a time.
+    async def lease(self, room: Room, *, at_once: AtOnce = patiently) -> list[Assignment]:
+        """Takes jobs that there is room for, best first. Waits until there is at least one; while `at_once()` holds,
+        which is looked at whenever `room` is, answers with none as soon as there is none that is ready. One call at a
+        time.
 
         Cancelling the call loses nothing: a job that was claimed meanwhile goes back uncounted.
         """
         ...
 
     def more_room(self) -> None:
-        """There is room for types that the lease that waits did not ask for: it asks again."""
+        """There is room for types that the lease that waits did not ask for, or it shall wait no longer: it asks
+        again."""
         ...
 
     async def finish(self, reports: Sequence[Report]) -> list[bool]:

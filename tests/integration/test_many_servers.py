@@ -163,3 +163,39 @@ async def test_a_type_that_a_worker_announced_here_is_known_there():
             assert await stream.read() is grpc.aio.EOF
         assert (await job.explain()).slots == 0
         assert "no connected worker" in (await (await here.get(job.id)).explain()).summary
+
+
+async def test_a_stream_whose_worker_goes_on_by_another_server_keeps_no_job():
+    """The first server cannot know: the stream is open, and the network lets nothing through."""
+
+    async def greet(channel: grpc.aio.Channel, session: str = "") -> tuple[Any, pb.WorkerWelcome]:
+        stream = pb.WorkerServiceStub(channel).Work()
+        hello = pb.WorkerHello(worker="raw", session=session, slots=4, types=[pb.JobType(name="echo")])
+        await stream.write(pb.WorkRequest(hello=hello))
+        return stream, (await stream.read()).welcome
+
+    ready = pb.WorkRequest(ready=pb.WorkerReady(limit=4, room=[pb.TypeRoom(type="echo", slots=4)]))
+    async with (
+        serving(echo, worker=False, grace=0) as first,
+        serving(echo, worker=False, grace=0) as second,
+        Client(second.grpc_address) as client,
+        grpc.aio.insecure_channel(first.grpc_address) as here,
+        grpc.aio.insecure_channel(second.grpc_address) as there,
+    ):
+        dead, welcome = await greet(here)
+        await dead.write(ready)
+        stream, again = await greet(there, welcome.session)
+        assert again.resumed
+        job = await client.submit("echo", {"number": 1})
+        async for event in client.watch(job.id):
+            if isinstance(event, Transitioned) and event.cause == "STARTED":
+                break
+        await stream.write(ready)
+        async with asyncio.timeout(15):
+            assert [one.id for one in (await stream.read()).assignments.jobs] == [job.id]
+            assert [one.id for one in (await dead.read()).assignments.jobs] == [job.id]
+            assert await dead.code() is grpc.StatusCode.ABORTED
+        found = await client.get(job.id)
+        assert found.attempts[0].outcome == "RELEASED"
+        await stream.write(pb.WorkRequest(goodbye=pb.WorkerGoodbye()))
+        assert await stream.read() is grpc.aio.EOF

@@ -12,8 +12,10 @@ import pytest
 
 from atlas_grpc import Client, JobContext, errors, handler, new_job, pb
 from atlas_grpc.client import JobState
+from atlas_grpc.client._transport import from_rpc_error
 from atlas_grpc.engine.leases import Leases
 from atlas_grpc.testing import serving
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,9 +59,14 @@ class Stream:
         assert message.WhichOneof("message") == kind, message
         return message
 
-    async def take(self, limit: int, received: int = 0, types: tuple[str, ...] = ("echo",)) -> pb.WorkerAssignments:
+    async def offer(
+        self, limit: int, received: int = 0, types: tuple[str, ...] = ("echo",), *, at_once: bool = False
+    ) -> None:
         room = [pb.TypeRoom(type=name, slots=limit) for name in types]
-        await self.say(ready=pb.WorkerReady(limit=limit, room=room, received=received))
+        await self.say(ready=pb.WorkerReady(limit=limit, room=room, received=received, at_once=at_once))
+
+    async def take(self, *offer: Any, **more: Any) -> pb.WorkerAssignments:
+        await self.offer(*offer, **more)
         return (await self.hear("assignments")).assignments
 
     async def report(self, *reports: pb.JobReport) -> list[int]:
@@ -226,6 +233,34 @@ async def test_jobs_are_handed_out_while_a_report_is_still_being_stored(monkeypa
         await stream.goodbye()
 
 
+async def test_a_worker_that_will_not_wait_is_told_that_there_is_nothing():
+    async with a_world() as world:
+        later = await world.client.submit("echo", delay=3600)
+        stream = world.stream()
+        await stream.hello()
+        empty = await stream.take(2, at_once=True)
+        assert (empty.batch, list(empty.jobs)) == (1, [])
+        ids = [(await world.client.submit("echo")).id for _ in range(3)]
+        assert [job.id for job in (await stream.take(2, received=1, at_once=True)).jobs] == ids[:2]
+        # A question that is under way when the worker asks again.
+        await stream.offer(1, 2, ("waits",))
+        assert [job.id for job in (await stream.take(2, received=2, at_once=True)).jobs] == ids[2:]
+        await stream.offer(1, 3)
+        assert not (await stream.take(1, received=3, at_once=True)).jobs
+        assert await world.state(later.id) is JobState.PENDING
+        await stream.goodbye()
+
+
+async def test_a_worker_whose_session_had_expired_is_not_told_that_there_is_nothing():
+    """To a claim for a session that is over, a store answers with nothing, whatever there is."""
+    async with a_world() as world:
+        job = await world.client.submit("echo")
+        stream = world.stream()
+        session = (await stream.hello()).session
+        await world.server.engine.core.store.close_session(session)
+        assert [one.id for one in (await stream.take(1, at_once=True)).jobs] == [job.id]
+
+
 async def test_a_session_is_continued_by_another_stream():
     async with a_world() as world:
         ids = [(await world.client.submit("echo", {"number": number})).id for number in range(3)]
@@ -316,6 +351,24 @@ async def test_a_draining_server_sends_its_workers_away():
         stopping = asyncio.ensure_future(world.server.stop(1))
         code, _ = await stream.end()
         assert code is grpc.StatusCode.UNAVAILABLE
+        await stopping
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_a_draining_server_sends_a_caller_who_waits_for_jobs_away(opened: bool):
+    async with a_world() as world:
+        lease = pb.LeaseJobsRequest(worker="sh", types=[pb.JobType(name="echo")])
+        if opened:
+            lease.session = (await world.stub.LeaseJobs(lease)).session
+        lease.wait.FromSeconds(60)
+        waiting = asyncio.ensure_future(world.stub.LeaseJobs(lease))
+        await until(lambda: world.server._workers._keeper._visits)
+        stopping = asyncio.ensure_future(world.server.stop(1))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(waiting, PATIENCE)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        error = from_rpc_error(caught.value)
+        assert (error.reason, error.retry_after) == ("SERVER_DRAINING", 1.0)
         await stopping
 
 

@@ -7,7 +7,7 @@ import os
 import time
 
 from atlas_grpc import JobContext, handler
-from atlas_grpc.errors import FailNow
+from atlas_grpc.errors import FailNow, RetryIn
 
 
 @handler
@@ -54,3 +54,15 @@ async def stubborn(*, ctx: JobContext) -> None:
         await asyncio.Event().wait()
     finally:
         ctx.info("told to stop")
+
+
+@handler
+async def worker_pid() -> int:
+    """The process id of the worker, as coroutines run in it."""
+    return os.getpid()
+
+
+@handler
+async def fails_once(pause: float, *, ctx: JobContext) -> None:
+    if ctx.attempt == 1:
+        raise RetryIn(pause)

@@ -180,6 +180,38 @@ async def test_room_that_comes_up_during_a_claim_is_not_forgotten():
             assert taken.job_id == job_id
 
 
+async def test_one_that_will_not_wait_asks_the_store_and_does_not_trust_in_hints(world: World):
+    worker = await world.worker()
+    asks = [Ask("work", 1)]
+    lease = partial(worker.session.lease, lambda: (asks, 1), at_once=lambda: True)
+    assert await lease() == []
+    world.engine.leases.wake = lambda: None  # the hint is lost
+    job_id = await world.submit()
+    (taken,) = await lease()
+    assert taken.job_id == job_id
+
+
+async def test_one_that_waits_can_be_told_to_wait_no_longer(world: World):
+    worker = await world.worker()
+    impatient: list[bool] = []
+    asking = worker.session.lease(lambda: ([Ask("work", 1)], 1), at_once=lambda: bool(impatient))
+    leasing = asyncio.ensure_future(asking)
+    await world.clock.settle()
+    assert not leasing.done()
+    impatient.append(True)
+    worker.session.more_room()
+    assert await asyncio.wait_for(leasing, 5) == []
+
+
+async def test_one_that_will_not_wait_and_was_taken_for_dead_asks_again(world: World):
+    worker = await world.worker()
+    world.memory._sessions[worker.session.id] = world.clock.now()
+    job_id = await world.submit()
+    leasing = worker.session.lease(lambda: ([Ask("work", 1)], 1), at_once=lambda: True)
+    (taken,) = await asyncio.wait_for(leasing, 5)
+    assert taken.job_id == job_id
+
+
 async def test_a_session_that_was_taken_for_dead_asks_again(world: World):
     """A server that was held up longer than its lease: what it asks for before it renews is answered with nothing."""
     worker = await world.worker()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from atlas_grpc.model import EMPTY_OBJECT, Assignment, Content
+from atlas_grpc.model import EMPTY_OBJECT, Assignment, Content, patiently
 from atlas_grpc.worker import Registry, Runner
 
 BOUND = 15.0
@@ -29,6 +29,7 @@ class MemorySource:
         self.finishes = []
         self.updates = []
         self.asks = []
+        self.empties = 0
         self.errors = defaultdict(list)
         self.accept = True
         self.gates = {}
@@ -93,7 +94,7 @@ class MemorySource:
         self.opened = (worker, types, slots)
         self.on_stop = on_stop
 
-    async def lease(self, room):
+    async def lease(self, room, *, at_once=patiently):
         self._raise("lease")
         while True:
             self._ready.clear()
@@ -109,6 +110,9 @@ class MemorySource:
                 self.waiting = [one for one in self.waiting if one not in taken]
                 self.held.update((one.job_id, one) for one in taken)
                 return taken
+            if at_once():
+                self.empties += 1
+                return []
             await self._ready.wait()
 
     def more_room(self):

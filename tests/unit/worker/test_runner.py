@@ -395,7 +395,7 @@ async def test_a_lease_is_not_broken_off_when_other_work_ends():
 class Generous(MemorySource):
     """Gives more than it was asked for."""
 
-    async def lease(self, room):
+    async def lease(self, room, **_):
         def more():
             asks, limit = room()
             return asks, limit + 1
@@ -496,7 +496,7 @@ async def test_a_type_that_nobody_asked_for_goes_back():
     source = MemorySource()
     job = source.add("unknown")
 
-    async def lease(_room):
+    async def lease(_room, **_):
         if source.waiting:
             taken, source.waiting = source.waiting, []
             source.held[job] = taken[0]

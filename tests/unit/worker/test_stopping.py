@@ -126,8 +126,8 @@ class StopsAtOnce(MemorySource):
         self.why = why
         self.told = asyncio.Event()
 
-    async def lease(self, room):
-        taken = await super().lease(room)
+    async def lease(self, room, **more):
+        taken = await super().lease(room, **more)
         for one in taken:
             self._later(self.passes, one)
         return taken

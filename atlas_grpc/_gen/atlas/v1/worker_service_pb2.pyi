@@ -250,11 +250,18 @@ class WorkerReady(google.protobuf.message.Message):
     ROOM_FIELD_NUMBER: builtins.int
     LIMIT_FIELD_NUMBER: builtins.int
     RECEIVED_FIELD_NUMBER: builtins.int
+    AT_ONCE_FIELD_NUMBER: builtins.int
     limit: builtins.int
     """How many jobs it takes in all; 0 means none for now."""
     received: builtins.int
     """The number of the last batch of assignments that is accounted for in this. While a later one is on its way, the
     server waits for the next `ready`, so that a worker never gets more than it has room for.
+    """
+    at_once: builtins.bool
+    """Whether to answer at once, with an empty batch of assignments if no job that it has room for is ready. Jobs that wait
+    for a start time or for the pause before a retry are not; jobs that end by reports which were not answered yet may or
+    may not be, so whoever wants to know whether all is done asks after that. Without it, the answer comes once there is
+    a job.
     """
     @property
     def room(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TypeRoom]:
@@ -266,8 +273,9 @@ class WorkerReady(google.protobuf.message.Message):
         room: collections.abc.Iterable[Global___TypeRoom] | None = ...,
         limit: builtins.int = ...,
         received: builtins.int = ...,
+        at_once: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["limit", b"limit", "received", b"received", "room", b"room"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_once", b"at_once", "limit", b"limit", "received", b"received", "room", b"room"]) -> None: ...
 
 Global___WorkerReady: typing_extensions.TypeAlias = WorkerReady
 
@@ -307,7 +315,7 @@ class WorkerAssignments(google.protobuf.message.Message):
     """
     @property
     def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Assignment]:
-        """The jobs, best first."""
+        """The jobs, best first. None when there were none and `ready` said `at_once`."""
 
     def __init__(
         self,

@@ -8,12 +8,12 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from .observe.logs import get_logger
+from ..observe.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from .observe.logs import LogPipeline
+    from ..observe.logs import LogPipeline
 
 _LAST_PATIENCE = 1.0
 """Seconds that what handlers left has to end, when all else has ended."""
