@@ -83,6 +83,8 @@ async def test_a_signal_is_passed_on_once_each_time(family: Family):
     family.start("a", "b")
     await family.begun("a")
     await family.begun("b")
+    for name in "ab":  # what a terminal sends to all of its foreground group, they get from their parent alone
+        assert os.getsid(family.pid(name)) == family.pid(name)
     family.signal(signal.SIGTERM)
     await until(lambda: family.count("a", "SIGTERM") == family.count("b", "SIGTERM") == 1)
     family.signal(signal.SIGINT)
