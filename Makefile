@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-fast test-clients check gen check-gen fmt clients bench bench-stores bench-workers lock release-image clean
+.PHONY: help run demo test test-fast test-clients check gen check-gen fmt clients bench bench-stores bench-workers bench-faults lock release-image clean
 .PHONY: check-ruff check-format check-types check-imports check-proto
 
 help: ## this list
@@ -82,6 +82,9 @@ bench-stores: $(STAMP) ## measure each store against its engine by itself; ARGS=
 
 bench-workers: $(STAMP) ## measure remote workers; ARGS="--stores memory drain"
 	$(BIN)/python -m benchmarks.workers $(ARGS)
+
+bench-faults: $(STAMP) ## how soon a cancellation reaches a remote worker, and a dead one's jobs start elsewhere; ARGS="--stores memory kill"
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 lock: $(STAMP) ## write tests/requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev --all-extras --generate-hashes --no-emit-index-url \

@@ -32,13 +32,21 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.st
 class Server:
     """A server process. `target` is its gRPC address."""
 
-    def __init__(self, name: str, command: Sequence[str], cpus: list[int], *, piped: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        cpus: list[int],
+        *,
+        piped: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.target = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env=_ENVIRONMENT,
+            env={**_ENVIRONMENT, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else self._log,
             stderr=self._log,
@@ -99,7 +107,7 @@ class Atlas(Server):
     ) -> None:
         port = _free_port()
         command = [
-            *("-m", "atlas_grpc.cli", "serve", "--store", store, "--handlers", handlers),
+            *("-m", "atlas_grpc.cli", "serve", "--store", store, *(("--handlers", handlers) if handlers else ())),
             *("--config", os.devnull, "--grpc-address", f"127.0.0.1:{port}", "--http-address", "off"),
             *("--slots", str(SLOTS), "--max-pending-jobs", "10000000", "--max-finished-jobs", "10000000"),
             *("--max-store-bytes", "64GiB", "--drain-timeout", "0s", "--log-level", "warning", *options),

@@ -71,6 +71,8 @@ class WorkerSession:
         """What the latest claim left nothing of, while nothing became ready since."""
         self._unanswered: list[tuple[int, int]] = []
         """From when to when, on the store's clock, claims were not answered: they may have happened."""
+        self._look_at = 0
+        """When to look for what came of them."""
         self._failing = False
         self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
 
@@ -98,7 +100,7 @@ class WorkerSession:
         until = None if patience is None else self._core.clock.monotonic() + patience
         while True:
             self._woken.clear()
-            if self._unanswered:
+            if self._unanswered and self._core.store.now() >= self._look_at:
                 await self._give_back_strays()
             asks, limit = room()
             now = at_once()  # then not hints count, but what the store says
@@ -192,6 +194,7 @@ class WorkerSession:
         strays = [job for job in held if self._is_stray(job)]
         await self._leases.release(strays)
         if len(strays) < _HELD_BATCH:
+            self._look_at = now + self._leases.ttl // 4
             self._unanswered = [span for span in self._unanswered if span[1] + self._leases.ttl > now]
 
     def _is_stray(self, job: Job) -> bool:
@@ -206,6 +209,7 @@ class WorkerSession:
             began, _ = self._unanswered.pop()
         self._failing = True
         self._unanswered.append((began, self._core.store.now()))
+        self._look_at = 0
 
     async def _give_back(self, claim: asyncio.Task[list[Job]]) -> None:
         jobs = await claim
@@ -254,6 +258,8 @@ class Leases:
         self.core = core
         self.ttl = ttl
         self.sessions: dict[str, WorkerSession] = {}
+        self.kept: dict[str, int] = {}
+        """Up to when sessions of workers elsewhere were kept by this server."""
         self._doubtful: set[str] = set()
         self._checking = False
 
@@ -351,9 +357,21 @@ class Leases:
             session = self.sessions.get(session_id)
             if session is not None and not alive:
                 await self.core.store.open_session(session_id, self.ttl, session.info)
-            # What an expired one asked for meanwhile was answered with nothing, whatever there was.
-            if session is not None and (session.unsure or not alive):
+                # What an expired one asked for meanwhile was answered with nothing, whatever there was.
                 session.wake()
+        for session in self.sessions.values():
+            if session.unsure:
+                session.wake()
+
+    def note_kept(self, sessions: Iterable[str]) -> None:
+        """These sessions of workers elsewhere were opened or renewed just now."""
+        until = self.core.store.now() + self.ttl
+        self.kept.update((session, until) for session in sessions)
+
+    def next_end(self, now: int) -> int | None:
+        """When the next of these sessions ends, if its worker is not heard of."""
+        self.kept = {session: until for session, until in self.kept.items() if until > now}
+        return min(self.kept.values(), default=None)
 
     async def rescue(self, limit: int) -> bool:
         """Ends the attempts of sessions that fell silent. True when there may be more."""

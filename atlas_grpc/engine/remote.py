@@ -3,7 +3,8 @@
 Such a session outlives the stream, and the server: it is what the store says it is, and any server may continue it. It
 is renewed when the worker is heard of, and by nothing else, so that no worker can look healthy and be deaf. What was
 sent to a worker and not acknowledged when its stream breaks goes back uncounted, by this server if it lives, else by
-the one that continues the session.
+the one that continues the session. That one goes on looking for a while: what a server that was killed had asked the
+database for may still be done.
 
 A server may not notice for long that a stream is dead, while the worker continues by another server. What it claims for
 the session then, it gives back: the session's info in the store says which stream is the latest. The other server wrote
@@ -46,6 +47,8 @@ class RemoteSession(WorkerSession):
         super().__init__(leases)
         self._keeper = keeper
         self.stream = self._core.new_id(self._core.store.now())
+        self._named: frozenset[int] = frozenset()
+        """The tokens that the worker had when it continued the session."""
         self.superseded: Callable[[], None] = lambda: None
         """Called when the worker continues the session by another stream of this server."""
 
@@ -67,8 +70,8 @@ class RemoteSession(WorkerSession):
         if isinstance(before, RemoteSession):
             before.superseded()
         await self._introduce(worker, types, slots, on_stop)
-        await self._core.store.open_session(session, self._leases.ttl, self.info)
         self.id = session
+        await self._open_again()
         self._leases.sessions[session] = self
         held = {(job.spec.id, job.fence): job for job in await self._core.store.held(session, _HELD)}
         mine = set(holding)
@@ -79,12 +82,30 @@ class RemoteSession(WorkerSession):
             if job.cancel_time is not None:
                 on_stop(job.spec.id, job.fence, STOP_CANCELLED)
         await self._leases.release([job for key, job in held.items() if key not in mine])
+        self._named = frozenset(fence for _, fence in mine)
+        now = self._core.store.now()
+        self._unanswered.append((0, now))
+        self._look_at = now + self._leases.ttl // 4
         return True
+
+    def _is_stray(self, job: Job) -> bool:
+        # What the worker named is no longer in hand while its outcome is being written.
+        return job.fence not in self._named and super()._is_stray(job)
+
+    async def open(
+        self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
+    ) -> None:
+        await super().open(worker, types, slots, on_stop)
+        self._leases.note_kept([self.id])
+
+    async def _open_again(self) -> None:
+        await self._core.store.open_session(self.id, self._leases.ttl, self.info)
+        self._leases.note_kept([self.id])
 
     async def beat(self) -> None:
         """The worker was heard of. A session that had expired comes back, with the jobs that were not given away."""
         if not await self._keeper.keep(self.id):
-            await self._core.store.open_session(self.id, self._leases.ttl, self.info)
+            await self._open_again()
             self._leases.on_news(None)
             self.wake()
 
@@ -118,7 +139,9 @@ class Keeper:
         self._draining = False
 
     async def _renew(self, sessions: list[str]) -> list[bool]:
-        return await self._core.store.renew(sessions, self._leases.ttl)
+        renewed = await self._core.store.renew(sessions, self._leases.ttl)
+        self._leases.note_kept(session for session, alive in zip(sessions, renewed, strict=True) if alive)
+        return renewed
 
     async def keep(self, session: str) -> bool:
         """Renews a session; False when it is over."""

@@ -64,6 +64,7 @@ class Sweeper:
         """Does all that is due, and answers how long nothing will be (microseconds)."""
         self._poked.clear()
         await self._renew()
+        looked = self._core.store.now()
         while await self._leases.rescue(_BATCH):
             pass
         while True:
@@ -73,9 +74,9 @@ class Sweeper:
             await self._move(jobs)
             await asyncio.sleep(0)
         now = self._core.store.now()
-        # A short lease must not end between two rounds.
-        latest = min(now + _LONGEST_SLEEP, max(now, self._renew_at))
-        self._next = latest if next_due is None else max(now, min(next_due, latest))
+        # A short lease must not end between two rounds, and one that ends shall be noticed at once.
+        times = (now + _LONGEST_SLEEP, self._renew_at, next_due, self._leases.next_end(looked))
+        self._next = max(now, min(time for time in times if time is not None))
         return self._next - now
 
     async def _renew(self) -> None:

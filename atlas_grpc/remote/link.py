@@ -118,8 +118,9 @@ class Link:
 
     def restart(self) -> None:
         """Breaks the stream off, for another to be opened."""
-        if self._serving is not None:
-            self._serving.cancel()
+        call = self._serving or self._call
+        if call is not None:
+            call.cancel()
 
     async def close(self) -> None:
         """Says goodbye, if there is somebody to hear it, and closes the stream."""

@@ -60,6 +60,8 @@ class RemoteSource:
         self._inbox: list[Assignment] = []
         self._arrived = asyncio.Event()
         self._leasing_over = False
+        self._gave_up = False
+        """Whether jobs were given up since the latest hello named them."""
         self._beats: Beats | None = None
         self._guard: asyncio.Task[None] | None = None
         self._releasing: set[asyncio.Task[list[bool]]] = set()
@@ -78,6 +80,7 @@ class RemoteSource:
         return grpc.secure_channel(target, self._credentials, options=CHANNEL_OPTIONS)
 
     def _hello(self) -> pb.WorkRequest:
+        self._gave_up = False
         return convert.hello(self._worker, self._types, self._slots, self._queues, self._session, self._in_hand)
 
     def _welcomed(self, welcome: pb.WorkerWelcome, sent: float) -> None:
@@ -90,6 +93,8 @@ class RemoteSource:
         if self._beats is not None:
             self._beats.begin(self._link.target, self._session, self._lease, sent)
         log.info("connected", server=self._link.target, session=self._session, resumed=welcome.resumed)
+        if welcome.resumed and self._gave_up:
+            self._link.restart()
         self.more_room()
 
     def _session_ended(self, session: str) -> None:
@@ -98,6 +103,7 @@ class RemoteSource:
 
     def _lose_all(self) -> None:
         in_hand, self._in_hand = self._in_hand, {}
+        self._inbox.clear()
         for fence, job_id in in_hand.items():
             self._on_stop(job_id, fence, "lost")
 
@@ -109,6 +115,9 @@ class RemoteSource:
                 if self._in_hand:
                     log.warning("the lease could not be kept: its jobs are given up", jobs=len(self._in_hand))
                     self._lose_all()
+                    # The server may have heard of it in time after all: it must learn that nobody has them.
+                    self._gave_up = True
+                    self._link.restart()
                 left = self._lease * _MARGIN
             await self._clock.sleep(left)
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
-from atlas_grpc import Client, errors
+from atlas_grpc import Client, errors, pb
 from atlas_grpc.client import JobHandle, JobState, Logged
+from atlas_grpc.clock import SystemClock
+from atlas_grpc.model import Ask, TypeInfo
+from atlas_grpc.remote.beats import Beats
+from atlas_grpc.remote.source import RemoteSource
 from atlas_grpc.testing import serving
 from tests.support.postgres import free_port
 
@@ -170,3 +176,33 @@ async def test_a_job_outlives_its_server(every_store: str):
         async with serving(HANDLERS, worker=False, grace=0, grpc_address=address), Client(address) as client:
             found = await (await client.get(job.id)).wait(timeout=PATIENCE)
             assert (found.state, len(found.attempts)) == (JobState.SUCCESS, 1)
+
+
+async def test_jobs_that_a_worker_gave_up_go_back_though_its_lease_was_kept(monkeypatch: pytest.MonkeyPatch):
+    """The server hears its beats all the time, but the worker does not hear the answers."""
+    monkeypatch.setattr(Beats, "_beat", lambda _self, _stub: None)
+    lost: list[tuple[str, int, str]] = []
+    async with serving(HANDLERS, worker=False, grace=0, lease=1.0) as server, Client(server.grpc_address) as client:
+        source = RemoteSource([server.grpc_address], SystemClock(), random.Random(1))
+        await source.open("far", [TypeInfo("nap")], 1, lambda *stop: lost.append(stop))
+        beating = asyncio.create_task(beat_for(source, server.grpc_address))
+        try:
+            job = await client.submit("nap", {"seconds": 1})
+            async with asyncio.timeout(PATIENCE):
+                (first,) = await source.lease(lambda: ([Ask("nap", 1)], 1))
+                (second,) = await source.lease(lambda: ([Ask("nap", 1)], 1))
+            assert lost[0] == (job.id, first.fence, "lost")
+            assert (second.job_id, second.attempt) == (job.id, 2)
+            job = await client.get(job.id)
+            assert [attempt.outcome for attempt in job.attempts][:1] == ["RELEASED"]
+        finally:
+            beating.cancel()
+            await source.close()
+
+
+async def beat_for(source: RemoteSource, server: str) -> None:
+    async with grpc.aio.insecure_channel(server) as channel:
+        stub = pb.WorkerServiceStub(channel)
+        while True:
+            await stub.Heartbeat(pb.HeartbeatRequest(session=source._session))
+            await asyncio.sleep(0.2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Kind(StrEnum):
     UNKNOWN_RESULT = "a result that no handler returned"
     RAN_TWICE = "a lease was executed more than once"
     RAN_UNLEASED = "a handler ran without a lease"
+    FENCES = "the fences of a job's attempts do not grow"
+    ENDED_RESULT = "the result is of an attempt that had ended otherwise"
+    ACCEPTED_TWICE = "two attempts of a run were told that their results are accepted"
+    ACCEPTED_LOST = "a worker was told that its result is accepted, and it is not the job's"
+    STALE_WRITE = "what one attempt wrote was taken as written by another"
 
 
 class Violation(NamedTuple):
@@ -57,6 +63,8 @@ class Step(NamedTuple):
     state: str
     cause: str
     run: int = 1
+    attempt: int = 0
+    """0 before the first of the run, or where it was not recorded."""
 
 
 class Reading(NamedTuple):
@@ -77,6 +85,24 @@ class Execution(NamedTuple):
     fence: int
     run: int = 1
     result: str | None = None
+    attempt: int = 0
+    """0 where it was not recorded."""
+
+
+class Answer(NamedTuple):
+    """What a worker was told about a result that it handed in."""
+
+    job_id: str
+    fence: int
+    accepted: bool
+
+
+class Line(NamedTuple):
+    """A line of a job's log: which attempt wrote it, as Atlas says, and of which fence, as the line says."""
+
+    job_id: str
+    attempt: int
+    fence: int
 
 
 @dataclass
@@ -93,6 +119,8 @@ class History:
     final: list[Reading] = field(default_factory=list)
     """All jobs, when everything is over."""
     executions: list[Execution] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
 
 
 def check(history: History) -> list[Violation]:
@@ -106,6 +134,10 @@ def check(history: History) -> list[Violation]:
         *_steps(history, final),
         *_results(history),
         *_executions(history),
+        *_fences(history),
+        *_answers(history, final),
+        *_ended_results(history),
+        *_lines(history),
     ]
     return sorted(set(found))
 
@@ -235,3 +267,56 @@ def _executions(history: History) -> Iterator[Violation]:
     for job_id, count in fences.items():
         if job_id in leases and count > leases[job_id]:
             yield Violation(Kind.RAN_UNLEASED, job_id, f"{count} executions, {leases[job_id]} leases")
+
+
+def _fences(history: History) -> Iterator[Violation]:
+    """A later attempt has a larger fence, and each attempt has one."""
+    fences: dict[str, set[tuple[int, int, int]]] = defaultdict(set)
+    for ran in history.executions:
+        if ran.attempt:
+            fences[ran.job_id].add((ran.run, ran.attempt, ran.fence))
+    for job_id, found in fences.items():
+        for one, other in pairwise(sorted(found)):
+            if one[:2] == other[:2] or one[2] >= other[2]:
+                yield Violation(Kind.FENCES, job_id, f"run, attempt, fence: {one} and {other}")
+
+
+def _answers(history: History, final: Mapping[str, Reading]) -> Iterator[Violation]:
+    """What workers were told of their results is what became of the jobs."""
+    runs = {(ran.job_id, ran.fence): ran.run for ran in history.executions}
+    returned = {(ran.job_id, ran.result): ran.fence for ran in history.executions if ran.result is not None}
+    accepted: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for answer in history.answers:
+        if answer.accepted:
+            accepted[answer.job_id, runs.get((answer.job_id, answer.fence), 1)].add(answer.fence)
+    for (job_id, run), fences in accepted.items():
+        if len(fences) > 1:
+            yield Violation(Kind.ACCEPTED_TWICE, job_id, f"run {run}: fences {sorted(fences)}")
+        job = final.get(job_id)
+        if job is None or job.run != run:
+            continue
+        fence = None if job.result is None else returned.get((job_id, job.result))
+        if job.state != "SUCCESS" or fence not in fences:
+            yield Violation(Kind.ACCEPTED_LOST, job_id, f"fences {sorted(fences)}; it is {job.state} by {fence}")
+
+
+def _ended_results(history: History) -> Iterator[Violation]:
+    """A success is of the attempt that returned the result."""
+    succeeded: dict[tuple[str, int], int] = {}
+    for (_, job_id), steps in history.steps.items():
+        succeeded.update(((job_id, step.run), step.attempt) for step in steps if step.cause == "SUCCEEDED")
+    attempts = {(ran.job_id, ran.run, ran.result): ran.attempt for ran in history.executions if ran.result is not None}
+    for job in _readings(history):
+        told = succeeded.get((job.job_id, job.run))
+        wrote = attempts.get((job.job_id, job.run, job.result or ""))
+        if job.state == "SUCCESS" and told and wrote and told != wrote:
+            yield Violation(Kind.ENDED_RESULT, job.job_id, f"attempt {told} succeeded, with the result of {wrote}")
+
+
+def _lines(history: History) -> Iterator[Violation]:
+    attempts = {(ran.job_id, ran.fence): ran.attempt for ran in history.executions}
+    for line in history.lines:
+        wrote = attempts.get((line.job_id, line.fence))
+        if wrote is None or wrote != line.attempt:
+            detail = f"a line of fence {line.fence}, attempt {wrote}, as one of attempt {line.attempt}"
+            yield Violation(Kind.STALE_WRITE, line.job_id, detail)

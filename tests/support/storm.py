@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 
 from atlas_grpc import pb
-from tests.support.history import TERMINAL, Acknowledged, Execution, History, Reading, Step
+from tests.support.history import TERMINAL, Acknowledged, Answer, Execution, History, Line, Reading, Step
 from tests.support.waiting import Patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 HANDLERS = str(Path(__file__).parent.parent / "robustness" / "storm_handlers.py")
-ENDS = {"instant": "SUCCESS", "short": "SUCCESS", "flaky": "SUCCESS", "hopeless": "FAILED", "endless": "CANCELLED"}
+ENDS = {
+    **dict.fromkeys(("instant", "short", "flaky", "long", "threaded", "crunched"), "SUCCESS"),
+    "hopeless": "FAILED",
+    "endless": "CANCELLED",
+}
 CUTS = frozenset({
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
@@ -34,11 +38,12 @@ CUTS = frozenset({
 })  # fmt: skip
 """What a call may end with when its server, or the database behind it, is gone."""
 
-_MIX = "i" * 70 + "s" * 12 + "f" * 10 + "h" * 3 + "e" * 5
+MIX = "i" * 70 + "s" * 12 + "f" * 10 + "h" * 3 + "e" * 5
+"""How often each type is submitted, by its first letter."""
 _NAMES = {name[0]: name for name in ENDS}
-_KEPT = 20
+KEPT = 20
 """Endless jobs that are there from the beginning and cancelled at the end, so that each cut meets running ones."""
-_BATCH = 20
+BATCH = 20
 _SUBMITTERS = 4
 _WATCHED = 250
 """Jobs that are watched at a time; the next ones wait for their turn."""
@@ -65,8 +70,16 @@ class Storm:
     """So many jobs, which are submitted as they are released; then their cancellations and watches."""
 
     def __init__(
-        self, stub: Any, executions: Path, jobs: int, seed: int, clock: Callable[[], float] = time.monotonic
+        self,
+        stub: Any,
+        executions: Path,
+        jobs: int,
+        seed: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        mix: str = MIX,
     ) -> None:
+        """`executions` is the file of the handlers. What workers elsewhere were answered is in `answers` beside it."""
         self.history = History()
         self.types: dict[str, str] = {}
         """Of each acknowledged job, by id."""
@@ -77,17 +90,20 @@ class Storm:
         """How often the watch of each job was cut and went on."""
         self.refused: Counter[str] = Counter()
         """Calls and streams that failed, by code."""
+        self.last_end = 0.0
+        """When the last job ended, by the clock of the store: seconds since 1970."""
         self._stub = stub
         self._clock = clock
         self._executions = executions
         self._rng = random.Random(seed)
         self._jobs = jobs
-        self._requests = self._made(jobs)
+        self._requests = self._made(jobs, mix)
+        self._wanted: deque[tuple[str, str]] = deque()
         self._allowed = asyncio.Semaphore(0)
         self._to_watch: asyncio.Queue[str] = asyncio.Queue()
         self._to_cancel: asyncio.Queue[str] = asyncio.Queue()
         self._kept: set[str] = set()
-        self._running: set[str] = set()
+        self._running: dict[str, str] = {}
         self._submitting = 0
         self._ended: set[str] = set()
         self._ended_in_feed: set[str] = set()
@@ -109,8 +125,13 @@ class Storm:
 
     def release(self, jobs: int) -> None:
         """Lets so many more be submitted."""
-        for _ in range(0, jobs, _BATCH):
+        for _ in range(0, jobs, BATCH):
             self._allowed.release()
+
+    def want(self, job_type: str, queue: str) -> None:
+        """Submits such a job next, in that queue, and what goes with it."""
+        self._wanted.append((job_type, queue))
+        self.release(BATCH)
 
     def server_died(self) -> None:
         """What runs from now on was started by the next one."""
@@ -118,10 +139,24 @@ class Storm:
 
     async def reaches(self, told: int) -> Cut:
         """Returns when so much was told and a job runs that will not end by itself; says what is going on then."""
-        patience = Patience(_STALL)
-        while self.told < told or not self._running & self._kept:
-            await self._next_news(patience)
+        await self.until(lambda: self.told >= told and self._running.keys() & self._kept)
         return Cut(self._submitting, len(self._running), len(self.types) - len(self._ended))
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Returns when that holds, which is looked at whenever there is news."""
+        patience = Patience(_STALL)
+        while not holds():
+            await self._next_news(patience)
+
+    def at(self, worker: str, *types: str) -> frozenset[str]:
+        """Jobs that the worker of that name executes, as far as was told; of these types only, if any are given."""
+        mine = (job_id for job_id, name in self._running.items() if name == worker)
+        return frozenset(job_id for job_id in mine if not types or self.types[job_id] in types)
+
+    @property
+    def left(self) -> int:
+        """Jobs that have not ended, but for those that do not end before `finish`, as the feed tells."""
+        return self._jobs - len(self._kept) - len(self._ended_in_feed)
 
     async def notices(self, refusals: int) -> None:
         """Returns when so many more calls were refused or cut."""
@@ -156,9 +191,14 @@ class Storm:
             self.refused["ends that did not come"] += self._jobs - len(self._ended)
         await self._read_all()
         self.history.executions += self._read_executions()
+        self.history.answers += self._read_answers()
+
+    def _tell(self) -> None:
+        """Wakes all who wait for news."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def _next_news(self, patience: Patience) -> None:
-        self._news.clear()
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -168,16 +208,19 @@ class Storm:
             raise TimeoutError(f"nothing more was told: {self._state()}") from None
 
     def _state(self) -> str:
+        kept = self._running.keys() & self._kept
         return (
             f"of {self._jobs} jobs {len(self.types)} are acknowledged, {len(self._ended)} ended, {self._submitting} "
-            f"submits wait for an answer, {len(self._running)} jobs run, {len(self._running & self._kept)} kept; "
+            f"submits wait for an answer, {len(self._running)} jobs run, {len(kept)} kept; "
             f"to be watched: {self._to_watch.qsize()}; {dict(self.refused)}"
         )
 
-    def _made(self, jobs: int) -> Iterator[pb.SubmitJobRequest]:
+    def _made(self, jobs: int, mix: str) -> Iterator[pb.SubmitJobRequest]:
         for number in range(jobs):
-            kind = "endless" if number < _KEPT else _NAMES[self._rng.choice(_MIX)]
-            request = pb.SubmitJobRequest(type=kind, request_id=f"r{number}")
+            kind, queue = "endless" if number < KEPT else _NAMES[self._rng.choice(mix)], "default"
+            if number >= KEPT and self._wanted:
+                kind, queue = self._wanted.popleft()
+            request = pb.SubmitJobRequest(type=kind, queue=queue, request_id=f"r{number}")
             if kind == "short":
                 request.payload["seconds"] = self._rng.uniform(0.01, 0.2)
             yield request
@@ -194,17 +237,17 @@ class Storm:
         if error.code() not in CUTS:
             raise error
         self.refused[error.code().name] += 1
-        self._news.set()
+        self._tell()
         await asyncio.sleep(_PAUSE)
 
     def _note(self) -> None:
         self.told += 1
-        self._news.set()
+        self._tell()
 
     async def _submit(self) -> None:
         while True:
             await self._allowed.acquire()
-            batch = list(islice(self._requests, _BATCH))
+            batch = list(islice(self._requests, BATCH))
             if not batch:
                 continue
             self._submitting += 1
@@ -222,7 +265,7 @@ class Storm:
         self.deduplicated += answer.deduplicated
         self.types[job.id] = request.type
         self._to_watch.put_nowait(job.id)
-        if int(request.request_id[1:]) < _KEPT:
+        if int(request.request_id[1:]) < KEPT:
             self._kept.add(job.id)
         elif request.type == "endless" and self._rng.random() < 0.5:
             self._to_cancel.put_nowait(job.id)  # the others when they run
@@ -241,11 +284,13 @@ class Storm:
         token = ""
         while True:
             try:
-                request = pb.WatchJobRequest(id=job_id, resume_token=token)
+                request = pb.WatchJobRequest(id=job_id, resume_token=token, include_logs=True)
                 async for message in self._stub.WatchJob(request, wait_for_ready=True):
                     token = message.resume_token
                     for step in message.transitions:
-                        self._step(job_id, Step(step.version, _STATES[step.state], _CAUSES[step.cause], step.run))
+                        self._step(job_id, step)
+                    for line in message.logs:
+                        self.history.lines.append(Line(job_id, line.attempt, int(line.message)))
                     if message.HasField("job"):
                         self.history.readings.append(_reading(message.job))
             except grpc.aio.AioRpcError as error:
@@ -256,15 +301,16 @@ class Storm:
         self._ended.add(job_id)
         self._note()
 
-    def _step(self, job_id: str, step: Step) -> None:
+    def _step(self, job_id: str, told: pb.Transition) -> None:
+        step = Step(told.version, _STATES[told.state], _CAUSES[told.cause], told.run, told.attempt)
         self.history.steps["each", job_id].append(step)
         if step.cause == "STARTED":
-            self._running.add(job_id)
+            self._running[job_id] = told.worker
             self._firsts.setdefault("started", self._clock())
             if self.types[job_id] == "endless" and job_id not in self._kept:
                 self._to_cancel.put_nowait(job_id)
         elif step.state != "RUNNING":
-            self._running.discard(job_id)
+            self._running.pop(job_id, None)
         self._note()
 
     async def _watch_all(self, watcher: str) -> None:
@@ -279,7 +325,7 @@ class Storm:
                         self.history.changes[watcher, job.id].append(reading)
                         if reading.state in TERMINAL:
                             self._ended_in_feed.add(job.id)
-                    self._news.set()
+                    self._tell()
             except grpc.aio.AioRpcError as error:
                 self.resumed[watcher] += bool(token)
                 await self._cut(error)
@@ -287,6 +333,7 @@ class Storm:
     async def _read_all(self) -> None:
         async for job in self._list():
             self.history.final.append(_reading(job))
+            self.last_end = max(self.last_end, job.finish_time.ToNanoseconds() / 1e9)
         for job in self._rng.sample(self.history.final, min(200, len(self.history.final))):
             answer = await self._answered(self._stub.GetJob, pb.GetJobRequest(id=job.job_id))
             self.history.readings.append(_reading(answer.job))
@@ -303,8 +350,14 @@ class Storm:
 
     def _read_executions(self) -> Iterator[Execution]:
         for line in self._executions.read_text("ascii").splitlines():
-            job_id, fence, run, *result = line.split()
-            yield Execution(job_id, int(fence), int(run), *result)
+            job_id, fence, run, attempt, *result = line.split()
+            yield Execution(job_id, int(fence), int(run), *(result or [None]), int(attempt))
+
+    def _read_answers(self) -> Iterator[Answer]:
+        path = self._executions.with_name("answers")
+        for line in path.read_text("ascii").splitlines() if path.exists() else ():
+            job_id, fence, answer = line.split()
+            yield Answer(job_id, int(fence), answer == "accepted")
 
 
 def _reading(job: pb.Job) -> Reading:

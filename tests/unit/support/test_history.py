@@ -6,28 +6,41 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.history import Acknowledged, Execution, History, Kind, Reading, Step, Violation, check, summary
+from tests.support.history import (
+    Acknowledged,
+    Answer,
+    Execution,
+    History,
+    Kind,
+    Line,
+    Reading,
+    Step,
+    Violation,
+    check,
+    summary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIFE = [
     Step(1, "PENDING", "SUBMITTED"),
-    Step(2, "RUNNING", "STARTED"),
-    Step(3, "PENDING", "WORKER_LOST"),
-    Step(4, "RUNNING", "STARTED"),
-    Step(5, "SUCCESS", "SUCCEEDED"),
+    Step(2, "RUNNING", "STARTED", attempt=1),
+    Step(3, "PENDING", "WORKER_LOST", attempt=1),
+    Step(4, "RUNNING", "STARTED", attempt=2),
+    Step(5, "SUCCESS", "SUCCEEDED", attempt=2),
 ]
 END = Reading("a", 5, "SUCCESS", request_id="ra", result="second")
 SECOND_RUN = [
     Step(6, "PENDING", "RETRIED", 2),
-    Step(7, "RUNNING", "STARTED", 2),
-    Step(8, "FAILED", "ATTEMPT_FAILED", 2),
+    Step(7, "RUNNING", "STARTED", 2, 1),
+    Step(8, "FAILED", "ATTEMPT_FAILED", 2, 1),
 ]
 
 
 def good() -> History:
-    """Two jobs with two watchers each. One was executed twice and lost its first worker; its answer was repeated."""
+    """Two jobs with two watchers each. One was executed twice and lost its first worker, which came back and spoke
+    late; its answer was repeated."""
     history = History()
     history.acknowledged += [Acknowledged("ra", "a"), Acknowledged("ra", "a"), Acknowledged("rb", "b")]
     for watcher in ("one", "two"):
@@ -37,9 +50,10 @@ def good() -> History:
     history.changes["all", "b"] += [Reading("b", 2, "CANCELLED")]
     history.readings += [Reading("a", 4, "RUNNING"), END]
     history.final += [END, Reading("b", 2, "CANCELLED", request_id="rb")]
-    history.executions += [
-        Execution("a", 1), Execution("a", 2), Execution("a", 2, result="second"), Execution("a", 1, result="first"),
-    ]  # fmt: skip
+    for fence, result in ((1, None), (2, None), (2, "second"), (1, "first")):
+        history.executions.append(Execution("a", fence, result=result, attempt=fence))
+    history.answers += [Answer("a", 2, accepted=True), Answer("a", 2, accepted=True), Answer("a", 1, accepted=False)]
+    history.lines += [Line("a", 1, 1), Line("a", 2, 2)]
     return history
 
 
@@ -58,6 +72,8 @@ def test_a_run_that_was_asked_for_is_no_fault() -> None:
         history.steps[watcher, "a"] += SECOND_RUN
     history.changes["all", "a"].append(Reading("a", 8, "FAILED", 2))
     history.final[0] = Reading("a", 8, "FAILED", 2, "ra")
+    history.executions.append(Execution("a", 3, 2, attempt=1))
+    history.lines.append(Line("a", 1, 3))
     assert check(history) == []
 
 
@@ -160,6 +176,48 @@ def ran_unleased(history: History) -> None:
     history.executions.append(Execution("b", 7))
 
 
+def fence_went_back(history: History) -> None:
+    history.executions.append(Execution("a", 1, attempt=3))
+
+
+def two_fences(history: History) -> None:
+    history.executions.append(Execution("a", 3, attempt=2))
+
+
+def fence_went_back_in_a_new_run(history: History) -> None:
+    history.executions.append(Execution("a", 1, 2, attempt=1))
+
+
+def ended_result(history: History) -> None:
+    """The zombie's fence is the larger one, as after a failover that forgot the claims of a while."""
+    history.executions[-1] = Execution("a", 9, result="first", attempt=1)
+    history.executions[0] = Execution("a", 9, attempt=1)
+    history.readings[1] = history.final[0] = END._replace(result="first")
+
+
+def zombie_answered(history: History) -> None:
+    history.answers.append(Answer("a", 1, accepted=True))
+
+
+def zombie_answered_alone(history: History) -> None:
+    """The one whose result it is died before it was answered."""
+    history.answers[:] = [Answer("a", 1, accepted=True)]
+
+
+def accepted_and_cancelled(history: History) -> None:
+    history.executions.append(Execution("b", 5, attempt=1))
+    history.executions.append(Execution("b", 5, result="done", attempt=1))
+    history.answers.append(Answer("b", 5, accepted=True))
+
+
+def stale_line(history: History) -> None:
+    history.lines.append(Line("a", 2, 1))
+
+
+def line_of_nobody(history: History) -> None:
+    history.lines.append(Line("b", 1, 7))
+
+
 @pytest.mark.parametrize(
     ("plant", "kind"),
     [
@@ -186,6 +244,15 @@ def ran_unleased(history: History) -> None:
         (unknown_result, Kind.UNKNOWN_RESULT),
         (ran_twice, Kind.RAN_TWICE),
         (ran_unleased, Kind.RAN_UNLEASED),
+        (fence_went_back, Kind.FENCES),
+        (two_fences, Kind.FENCES),
+        (fence_went_back_in_a_new_run, Kind.FENCES),
+        (ended_result, Kind.ENDED_RESULT),
+        (zombie_answered, Kind.ACCEPTED_TWICE),
+        (zombie_answered_alone, Kind.ACCEPTED_LOST),
+        (accepted_and_cancelled, Kind.ACCEPTED_LOST),
+        (stale_line, Kind.STALE_WRITE),
+        (line_of_nobody, Kind.STALE_WRITE),
     ],
 )
 def test_a_planted_fault_is_found(plant: Callable[[History], None], kind: Kind) -> None:
@@ -195,7 +262,14 @@ def test_a_planted_fault_is_found(plant: Callable[[History], None], kind: Kind) 
 
 
 def test_most_faults_are_found_as_what_they_are_alone() -> None:
-    for plant, kind in ((lost, Kind.LOST), (skipped, Kind.GAP), (another_cause, Kind.CONFLICT)):
+    alone = (
+        (lost, Kind.LOST),
+        (skipped, Kind.GAP),
+        (another_cause, Kind.CONFLICT),
+        (zombie_answered_alone, Kind.ACCEPTED_LOST),
+        (stale_line, Kind.STALE_WRITE),
+    )
+    for plant, kind in alone:
         history = good()
         plant(history)
         assert kinds(history) == {kind}

@@ -1,0 +1,1 @@
+"""How fast a job reacts to what happens to it in a worker elsewhere."""
