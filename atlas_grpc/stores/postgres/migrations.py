@@ -62,6 +62,11 @@ class Migration(Record, frozen=True):
     sql: str
 
 
+# Not by `to_regclass`: within a transaction that answers what it answered before, whatever others made meanwhile.
+_HAS_SCHEMA = "select exists (select from pg_catalog.pg_namespace where nspname = $1)"
+_HAS_TABLE = "select exists (select from pg_catalog.pg_tables where schemaname = $1 and tablename = 'migrations')"
+
+
 class _Undo(Exception):
     """Ends a transaction that was only for looking."""
 
@@ -128,7 +133,7 @@ async def bring_up_to_date(connection: asyncpg.Connection, options: Options) -> 
         missing = _missing(options, await _version(connection, options))
         if not missing:
             return []
-        if not await connection.fetchval("select to_regnamespace($1) is not null", options.schema):
+        if not await connection.fetchval(_HAS_SCHEMA, options.schema):
             await connection.execute(in_schema("create schema {schema}", options.schema))
         await connection.execute(in_schema(_TABLE, options.schema))
         for step in missing:
@@ -153,7 +158,7 @@ def _missing(options: Options, version: int) -> list[Migration]:
 
 
 async def _version(connection: asyncpg.Connection, options: Options) -> int:
-    if await connection.fetchval("select to_regclass($1) is null", f"{options.schema}.migrations"):
+    if not await connection.fetchval(_HAS_TABLE, options.schema):
         return 0
     version = await connection.fetchval(in_schema("select max(version) from {schema}.migrations", options.schema))
     return version or 0

@@ -18,6 +18,7 @@ from atlas_grpc.errors import Unavailable
 from atlas_grpc.model import SECOND, Ask, Content, Failed, Failure, LogLine, Progress, Severity, Succeeded, Update
 from atlas_grpc.stores.base import UnsuitableDatabase
 from atlas_grpc.stores.postgres import database, from_url, migrate, migrations, verify
+from atlas_grpc.stores.postgres.options import parse
 from tests.support import debian, postgres
 from tests.support.postgres_bench import HOUR, Listener, Tools
 
@@ -115,6 +116,20 @@ async def test_servers_that_start_together_migrate_once(bench: Bench) -> None:
     stores = [from_url(url_of(bench), SystemClock()) for _ in range(2)]
     await asyncio.gather(*(store.open(Listener()) for store in stores))
     await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_server_that_waited_for_another_to_migrate_sees_what_that_one_made(bench: Bench) -> None:
+    """It had looked before it waited, and PostgreSQL remembers within a transaction what is not there."""
+    options = parse(url_of(bench))
+    first, other, looking = await bench.raw(), await bench.raw(), await bench.raw()
+    assert await migrations._version(other, options) == 0
+    async with first.transaction():
+        await first.execute("select pg_advisory_xact_lock(hashtextextended('atlas ' || $1, 0))", bench.schema)
+        waiting = asyncio.ensure_future(migrations.bring_up_to_date(other, options))
+        while not await looking.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        assert await migrations.bring_up_to_date(first, options)
+    assert await waiting == []
 
 
 async def test_a_schema_that_is_newer_is_refused(bench: Bench) -> None:
