@@ -186,6 +186,4 @@ def _section(measured: Measured) -> Section:
     return lambda bench: asyncio.run(measured(bench.plan, bench.engine))
 
 
-SECTIONS: dict[str, Section] = {
-    name: _section(one) for name, one in (("cancel", cancel), ("kill", kill), ("poison", poison))
-}
+SECTIONS: dict[str, Section] = {"cancel": _section(cancel), "kill": _section(kill), "poison": _section(poison)}
