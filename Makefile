@@ -95,7 +95,7 @@ release-image: $(STAMP) ## at a release: record the contract that `make check` c
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
-	rm -rf clients/*/build clients/*/gen clients/*/node_modules clients/*/target
+	rm -rf clients/*/build clients/*/gen clients/*/node_modules clients/*/target tests/gateway/proxy/build tests/gateway/proxy/gen
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two makes at the same time take turns, where there is flock.

@@ -1,4 +1,4 @@
-"""Builds the clients whose toolchain is there (`make clients`), or those that are named.
+"""Builds the clients whose toolchain is there (`make clients`), or those that are named, several at a time.
 
 What a client needs, shows and runs is declared in its `features.toml`; its Makefile generates the stubs from proto/ and
 builds the example, and does nothing when both are up to date.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,14 +69,19 @@ def clients() -> list[Client]:
 
 
 def build(client: Client) -> None:
-    """Generates and builds a client; two at the same time take turns. Raises CalledProcessError, with the output."""
-    lock = client.folder / "build" / ".lock"
+    """Generates and builds a client. Raises CalledProcessError, with the output."""
+    make(client.folder)
+
+
+def make(folder: Path) -> None:
+    """Runs the Makefile of a folder; two at the same time take turns. Raises CalledProcessError, with the output."""
+    lock = folder / "build" / ".lock"
     lock.parent.mkdir(exist_ok=True)
     variables = {name: value for name, value in environment().items() if not name.startswith("MAKE")}
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         subprocess.run(
-            ["make", f"--jobs={os.cpu_count() or 1}", "--directory", client.folder],
+            ["make", f"--jobs={os.cpu_count() or 1}", "--directory", folder],
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -93,22 +99,30 @@ def main() -> None:
     if strangers := set(names) - {client.name for client in chosen}:
         parser.error(f"there is no client {', '.join(sorted(strangers))}")
     failed = False
-    for client in chosen:
-        problem = client.missing()
-        if problem is not None:
-            # What is skipped by chance on a developer's machine must not be skipped where it is to be proved.
-            failed |= bool(names or os.environ.get("CI"))
-            print(f"{client.name:12} left out: {problem}{needs(client)}", flush=True)
-            continue
-        started = time.monotonic()
-        try:
-            build(client)
-        except subprocess.CalledProcessError as err:
-            failed = True
-            print(f"{client.name:12} failed\n{err.stdout}", flush=True)
-        else:
-            print(f"{client.name:12} {time.monotonic() - started:.1f} s", flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        building: dict[Future[float], Client] = {}
+        for client in chosen:
+            problem = client.missing()
+            if problem is None:
+                building[threads.submit(timed, client)] = client
+            else:
+                # What is skipped by chance on a developer's machine must not be skipped where it is to be proved.
+                failed |= bool(names or os.environ.get("CI"))
+                print(f"{client.name:12} left out: {problem}{needs(client)}", flush=True)
+        for done in as_completed(building):
+            try:
+                print(f"{building[done].name:12} {done.result():.1f} s", flush=True)
+            except subprocess.CalledProcessError as err:
+                failed = True
+                print(f"{building[done].name:12} failed\n{err.stdout}", flush=True)
     sys.exit(failed)
+
+
+def timed(client: Client) -> float:
+    """Builds; the seconds that it took."""
+    started = time.monotonic()
+    build(client)
+    return time.monotonic() - started
 
 
 def needs(client: Client) -> str:

@@ -15,6 +15,7 @@ import grpc.aio
 from ..errors import Code, ServerDraining
 from ..status import to_status
 from .failures import Disconnected, Failure, status_as, status_of
+from .metadata import answer_headers
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -70,7 +71,7 @@ class Calls:
                 answer = await call
                 return answer, await call.initial_metadata()
             except grpc.aio.AioRpcError as err:
-                raise Failure(status_of(err)) from None
+                raise _failure(err) from None
             except asyncio.CancelledError:
                 raise exchange.verdict() from None
 
@@ -121,7 +122,7 @@ class Exchange:
         try:
             message = await self._call.read()
         except grpc.aio.AioRpcError as err:
-            raise Failure(status_of(err)) from None
+            raise _failure(err) from None
         except asyncio.CancelledError:
             raise self.verdict() from None
         return None if message is grpc.aio.EOF else message
@@ -137,3 +138,7 @@ class Exchange:
         if self._verdict is None:
             self._verdict = verdict
             self._call.cancel()
+
+
+def _failure(err: grpc.aio.AioRpcError) -> Failure:
+    return Failure(status_of(err), headers=answer_headers(err.initial_metadata()))

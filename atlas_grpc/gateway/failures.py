@@ -126,7 +126,9 @@ def status_of(err: grpc.aio.AioRpcError) -> Status:
             if rich.code == code:
                 return rich
     message = _NEUTRAL[code] if code in _PRIVATE else err.details() or code.name
-    return to_status(BY_CODE.get(code, AtlasError)(message, reason=code.name))
+    status = to_status(BY_CODE.get(code, AtlasError)(message, reason=code.name))
+    status.code = code
+    return status
 
 
 def status_as(code: Code) -> Status:

@@ -21,9 +21,9 @@ _STANDING: Headers = [(b"x-content-type-options", b"nosniff"), (b"cross-origin-r
 
 
 class Request:
-    """A request and its answer. `headers` has the last value of each lower-case name."""
+    """A request and its answer. `headers` has the last value of each lower-case name, `fields` all, in order."""
 
-    __slots__ = ("headers", "method", "path", "query", "receive", "scope", "send", "started")
+    __slots__ = ("fields", "headers", "method", "path", "query", "receive", "scope", "send", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -32,7 +32,8 @@ class Request:
         self.method: str = scope["method"]
         self.path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: bytes = scope["query_string"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.fields: Headers = scope["headers"]
+        self.headers = dict(self.fields)
         self.started = False
 
     async def body(self, limit: int) -> bytes:

@@ -116,7 +116,7 @@ class LegacyJobs:
 
     async def _call(self, request: Request, method: Any, data: bytes) -> Any:
         try:
-            sent = metadata.call_metadata(request.headers)
+            sent = metadata.call_metadata(request.fields)
             timeout = metadata.timeout(request.headers)
         except Malformed as err:
             raise malformed(err) from None

@@ -27,15 +27,14 @@ _LONGEST = 10 * 366 * 86400.0
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
-def call_metadata(headers: dict[bytes, bytes]) -> Metadata | None:
-    """The metadata of the call. Raises `Malformed` for a value that gRPC cannot carry."""
+def call_metadata(headers: Headers) -> Metadata | None:
+    """The metadata of the call, from all headers in order. Raises `Malformed` for a value that gRPC cannot carry."""
     metadata: Metadata = []
-    for name in _AS_IS:
-        value = headers.get(name)
-        if value is not None:
+    as_is = {name for name, _ in headers if name in _AS_IS}
+    for name, value in headers:
+        if name in as_is:
             metadata.append((name.decode(), _ascii(name.decode(), value)))
-    for name, value in headers.items():
-        if name.startswith(_PREFIX) and not (name[len(_PREFIX) :] in _AS_IS and name[len(_PREFIX) :] in headers):
+        elif name.startswith(_PREFIX) and name[len(_PREFIX) :] not in as_is:
             key = name[len(_PREFIX) :].decode("latin-1")
             if _KEY.fullmatch(key) and key not in _RESERVED and not key.startswith("grpc-"):
                 metadata.append((key, _binary(key, value) if key.endswith("-bin") else _ascii(key, value)))
@@ -43,14 +42,14 @@ def call_metadata(headers: dict[bytes, bytes]) -> Metadata | None:
 
 
 def timeout(headers: dict[bytes, bytes]) -> float | None:
-    """Seconds from `Grpc-Timeout`, for instance `5S` or `200m`; None without the header."""
+    """Seconds from `Grpc-Timeout`, for instance `5S` or `200m`; None when it is not there, empty or zero."""
     value = headers.get(b"grpc-timeout")
-    if value is None:
+    if not value:
         return None
     match = _TIMEOUT.fullmatch(value)
     if match is None:
         raise Malformed("must be up to eight digits and one of H, M, S, m, u, n", "grpc-timeout")
-    return min(int(match[1]) * _UNITS[match[2]], _LONGEST)
+    return min(int(match[1]) * _UNITS[match[2]], _LONGEST) or None
 
 
 def answer_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> Headers:

@@ -92,7 +92,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _path_parameter(schemas: Schemas, descriptor: Descriptor, path: str) -> Schema:
-    schema = schemas.field(resolve(descriptor, path)[-1])
+    schema = schemas.field(resolve(descriptor, path)[0][-1])
     text = schema.pop("description", "")
     return {"name": path, "in": "path", "required": True, "description": text, "schema": schema}
 

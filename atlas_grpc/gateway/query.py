@@ -1,8 +1,8 @@
 """Query parameters and path variables to message fields, as grpc-gateway reads them.
 
 `filter.states=PENDING&filter.states=RUNNING&filter.labels[env]=prod&page_size=10`: proto or JSON names, dotted paths,
-repeated keys for lists, `k[x]=v` for maps. Unknown names are ignored; a value that does not fit, or a scalar that is
-given twice, is refused.
+repeated keys for lists, `k[x]=v` for maps. Unknown names are ignored; a value that does not fit, a scalar that is given
+twice, and a name below what is no message are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from .reading import load_json, reader
-from .scalars import Malformed, text_reader
+from .scalars import BAD_ESCAPE, Malformed, text_reader
 from .wellknown import TEXT_READERS, WRAPPERS, printable, wrapper_reader
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class QueryReader:
 
     def __call__(self, message: Any, query: bytes) -> None:
         """Raises `Malformed` with the path of the field that is wrong."""
+        seen: set[tuple[str, str | None]] = set()
         for key, values in _grouped(query).items():
             keyed = _KEYED.fullmatch(key)
             name, entry = (keyed[1], keyed[2]) if keyed else (key, None)
@@ -46,41 +47,58 @@ class QueryReader:
             if found is None:
                 continue
             path, apply = found
+            dotted = _dotted(path)
+            if (dotted, entry) in seen:
+                raise Malformed("is given under both of its names", dotted)
+            seen.add((dotted, entry))
             try:
                 apply(_parent(message, path), values, entry)
             except Malformed as err:
-                raise err.within(".".join(field.name for field in path)) from None
+                raise err.within(dotted) from None
 
     def _find(self, name: str) -> tuple[list[FieldDescriptor], Apply] | None:
-        path = resolve(self._descriptor, name)
-        if not path:
-            return None
+        path, below = resolve(self._descriptor, name)
         names = [field.name for field in path]
-        if any(names[: len(taken)] == taken for taken in self._taken):
+        if not path or any(_share(names, taken) for taken in self._taken):
             return None
+        if below:
+            raise Malformed("is no message and has no fields", _dotted(path))
         self._known[name] = path, _applier(path[-1])
         return self._known[name]
 
 
-def resolve(descriptor: Descriptor, dotted: str) -> list[FieldDescriptor]:
-    """The fields that a dotted path of proto or JSON names goes through; empty when there is no such path."""
+def _share(one: list[str], other: list[str]) -> bool:
+    """Whether two paths are the same, or one leads through the other."""
+    common = min(len(one), len(other))
+    return one[:common] == other[:common]
+
+
+def resolve(descriptor: Descriptor, dotted: str) -> tuple[list[FieldDescriptor], bool]:
+    """The fields that a dotted path of proto or JSON names goes through; none when there is no such path.
+
+    Also whether the path goes on below the last of them, which has no fields.
+    """
     path: list[FieldDescriptor] = []
     current: Descriptor | None = descriptor
     for name in dotted.split(".", _MAX_DEPTH):
         if current is None:
-            return []
+            return path, True
         field = current.fields_by_name.get(name) or next((f for f in current.fields if f.json_name == name), None)
         if field is None:
-            return []
+            return [], False
         path.append(field)
         current = None if field.is_repeated else field.message_type
-    return path
+    return path, False
+
+
+def _dotted(path: list[FieldDescriptor]) -> str:
+    return ".".join(field.name for field in path)
 
 
 def path_setter(descriptor: Descriptor, dotted: str) -> Put:
     """What sets the field of a path variable. Raises ValueError when the variable does not name a single value."""
-    path = resolve(descriptor, dotted)
-    if not path or path[-1].is_repeated:
+    path, below = resolve(descriptor, dotted)
+    if not path or below or path[-1].is_repeated:
         msg = f"path variable {dotted!r} is no field of {descriptor.full_name} with a single value"
         raise ValueError(msg)
     put = _single(path[-1])
@@ -96,6 +114,8 @@ def path_setter(descriptor: Descriptor, dotted: str) -> Put:
 
 def _grouped(query: bytes) -> dict[str, list[str]]:
     try:
+        if BAD_ESCAPE.search(query):
+            raise ValueError
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
         )

@@ -15,7 +15,7 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, EncodeError
 from google.rpc import error_details_pb2
 
-from .scalars import Malformed, is_null_value, json_reader, text, text_reader
+from .scalars import Malformed, is_null_value, json_reader, key_reader, text
 from .wellknown import READERS, WRAPPERS, printable, wrapper_reader
 
 if TYPE_CHECKING:
@@ -152,12 +152,8 @@ def _scalar(field: FieldDescriptor) -> Callable[[Any], Any]:
     if not is_null_value(field.enum_type):
         return json_reader(field)
 
-    def read(value: Any) -> int:
-        if value not in (None, "NULL_VALUE", 0):
-            raise Malformed("must be null")
-        return 0
-
-    return read
+    convert = json_reader(field)
+    return lambda value: 0 if value is None else convert(value)
 
 
 def _list_filler(field: FieldDescriptor) -> Fill:
@@ -185,7 +181,7 @@ def _adder(field: FieldDescriptor) -> Fill:
 
 
 def _map_filler(name: str, entry: Descriptor) -> Fill:
-    read_key = text_reader(entry.fields_by_name["key"])
+    read_key = key_reader(entry.fields_by_name["key"])
     put = _putter(entry.fields_by_name["value"])
 
     def fill(message: Any, value: Any) -> None:
@@ -213,9 +209,12 @@ def _read_any(message: Any, value: Any) -> None:
     """`{"@type": …, …}` → google.protobuf.Any, for types in the pool."""
     if not isinstance(value, dict):
         raise Malformed("must be a JSON object")
+    message.SetInParent()
     if not value:
         return
-    url = text(value.get("@type"))
+    if "@type" not in value:
+        raise Malformed("must name its type by @type")
+    url = text(value["@type"])
     try:
         descriptor = _POOL.FindMessageTypeByName(url.rpartition("/")[2])
     except KeyError:

@@ -152,7 +152,7 @@ class Binding:
             body = await request.body(self._limit)
         try:
             data = self._transcode(request, groups, body)
-            sent = metadata.call_metadata(request.headers)
+            sent = metadata.call_metadata(request.fields)
             timeout = metadata.timeout(request.headers)
         except Malformed as err:
             raise malformed(err) from None

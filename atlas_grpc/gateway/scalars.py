@@ -27,10 +27,14 @@ _RANGES = {
 }
 _FLOAT32_MAX = 3.4028235677973366e38
 _WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+_JSON_BOOLS = {"true": True, "false": False}
+BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+"""What is no percent-encoding."""
 
 
 class Malformed(Exception):
@@ -86,6 +90,17 @@ def text_reader(field: FieldDescriptor) -> Callable[[str], Any]:
     return _json_bytes if field.type == Field.TYPE_BYTES else text
 
 
+def key_reader(field: FieldDescriptor) -> Callable[[str], Any]:
+    """What turns the name of a member of a JSON object into a key of a map."""
+    return _json_bool_key if field.cpp_type == Field.CPPTYPE_BOOL else text_reader(field)
+
+
+def _json_bool_key(value: str) -> bool:
+    if value not in _JSON_BOOLS:
+        raise Malformed("must be true or false")
+    return _JSON_BOOLS[value]
+
+
 def text(value: Any) -> str:
     """A string that protobuf can hold: no lone surrogates."""
     if not isinstance(value, str):
@@ -99,13 +114,20 @@ def text(value: Any) -> str:
 
 
 def _json_integer(value: Any, low: int, high: int) -> int:
+    if isinstance(value, str):
+        value = _quoted_number(value, "must be an integer")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str):
-        return _text_integer(value, low, high)
     if not isinstance(value, int) or isinstance(value, bool):
         raise Malformed("must be an integer")
     return _ranged(value, low, high)
+
+
+def _quoted_number(value: str, description: str) -> float:
+    """A JSON number that stands in quotes."""
+    if not _JSON_NUMBER.fullmatch(value):
+        raise Malformed(description)
+    return int(value) if _WHOLE.fullmatch(value) else float(value)
 
 
 def _text_integer(value: str, low: int, high: int) -> int:
@@ -122,7 +144,9 @@ def _ranged(value: int, low: int, high: int) -> int:
 
 def _json_float(value: Any, *, single: bool) -> float:
     if isinstance(value, str):
-        return _text_float(value, single=single)
+        if value in _SPECIAL:
+            return _SPECIAL[value]
+        value = _quoted_number(value, "must be a number")
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise Malformed("must be a number")
     return _sized(value, single=single)
@@ -169,9 +193,12 @@ def _json_bytes(value: Any) -> bytes:
     """Base64 in the standard or the URL alphabet, with or without padding."""
     if not isinstance(value, str):
         raise Malformed("must be a base64 string")
-    plain = value.replace("-", "+").replace("_", "/").rstrip("=")
+    plain = value.replace("-", "+").replace("_", "/")
+    missing = -len(plain) % 4
+    if missing and "=" in plain:
+        raise Malformed("must be a base64 string")
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        return base64.b64decode(plain + "=" * missing, validate=True)
     except (binascii.Error, ValueError):
         raise Malformed("must be a base64 string") from None
 

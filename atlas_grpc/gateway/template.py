@@ -14,7 +14,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from .scalars import Malformed
+from .scalars import BAD_ESCAPE, Malformed
 
 _RESERVED = re.compile(rb"%(2[1346789ABCFabcf]|3[ABDFabdf]|40|5[BDbd])")
 _VERB = re.compile(r":([^:/{}]+)$")
@@ -62,6 +62,8 @@ def compile_template(text: str) -> Template:
 
 def decode(raw: bytes, variable: Variable) -> str:
     """The value of a variable. Reserved characters stay encoded where it spans segments, as RFC 6570 has it."""
+    if BAD_ESCAPE.search(raw):
+        raise Malformed("must be percent-encoded UTF-8", variable.path)
     if variable.several:
         parts = _RESERVED.split(raw)
         data = b"".join(b"%" + part if index % 2 else unquote_to_bytes(part) for index, part in enumerate(parts))

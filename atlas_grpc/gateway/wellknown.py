@@ -25,9 +25,16 @@ _MAX_DEPTH = 64
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
-_SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s")
-_GO_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|µs|ms|s|m|h)")
-_GO_NANOS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_SECONDS = re.compile(r"[+-]?(?=[0-9.])((0|[1-9][0-9]{0,11})?(\.[0-9]{0,9})?)s")
+_GO_DURATION = re.compile(r"(?=\.?[0-9])([0-9]{0,19})(?:\.([0-9]{0,40}))?(ns|us|µs|μs|ms|s|m|h)")
+_GO_NANOS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6} | {
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_LONGEST = 315_576_000_000 * 10**9
+"""Nanoseconds of the longest duration."""
+_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 def number(value: float) -> object:
@@ -107,32 +114,23 @@ def read_duration(message: Any, value: Any) -> None:
     """`1.5s` → google.protobuf.Duration."""
     if not isinstance(value, str) or not _SECONDS.fullmatch(value):
         raise Malformed("must be a duration in seconds such as 1.5s")
-    try:
-        message.FromJsonString(value)
-        message.ToJsonString()
-    except (ValueError, OverflowError):
-        raise Malformed("must be a duration of at most 10,000 years") from None
-    message.SetInParent()
+    text_duration(message, value)
 
 
 def text_duration(message: Any, value: str) -> None:
-    """A duration in a query: `1.5s`, and as grpc-gateway has it also `250ms` or `1h30m`."""
-    if _SECONDS.fullmatch(value):
-        read_duration(message, value)
-        return
-    digits = value.removeprefix("-")
-    if not digits or _GO_DURATION.sub("", digits):
+    """A duration in a query: `1.5s`, and as grpc-gateway has it also `250ms`, `1h30m` or `0`."""
+    digits = value[1:] if value[:1] in ("+", "-") else value
+    if digits != "0" and (not digits or _GO_DURATION.sub("", digits)):
         raise Malformed("must be a duration such as 1.5s, 250ms or 1h30m")
-    nanos = sum(_nanos(amount, unit) for amount, unit in _GO_DURATION.findall(digits))
-    if nanos > 315_576_000_000 * 10**9:
+    nanos = sum(_nanos(whole, part, unit) for whole, part, unit in _GO_DURATION.findall(digits))
+    if nanos > _LONGEST:
         raise Malformed("must be a duration of at most 10,000 years")
     message.FromNanoseconds(-nanos if value.startswith("-") else nanos)
     message.SetInParent()
 
 
-def _nanos(amount: str, unit: str) -> int:
-    whole, _, part = amount.partition(".")
-    return (int(whole) * 10**9 + int(part.ljust(9, "0"))) * _GO_NANOS[unit] // 10**9
+def _nanos(whole: str, part: str, unit: str) -> int:
+    return int(whole + part or "0") * _GO_NANOS[unit] // int(10 ** len(part))
 
 
 def read_field_mask(message: Any, value: Any) -> None:
@@ -143,6 +141,23 @@ def read_field_mask(message: Any, value: Any) -> None:
         message.FromJsonString(text(value))
     except ValueError:
         raise Malformed("must be a string of field paths in lowerCamelCase") from None
+    _check_paths(message)
+
+
+def text_field_mask(message: Any, value: str) -> None:
+    """Field paths in a query, where grpc-gateway has them by proto names: `a.foo_bar,b`."""
+    message.paths.extend(value.split(",") if value else [])
+    _check_paths(message)
+
+
+def _check_paths(message: Any) -> None:
+    try:
+        message.ToJsonString()
+        valid = all(_PATH.fullmatch(path) for path in message.paths)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise Malformed("must be paths of fields")
     message.SetInParent()
 
 
@@ -171,7 +186,7 @@ READERS: dict[str, Callable[[Any, Any], None]] = {
 TEXT_READERS = {
     "google.protobuf.Timestamp": read_timestamp,
     "google.protobuf.Duration": text_duration,
-    "google.protobuf.FieldMask": read_field_mask,
+    "google.protobuf.FieldMask": text_field_mask,
 }
 """The types that a query parameter can hold as one text."""
 

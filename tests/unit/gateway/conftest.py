@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import httpx
 import pytest
 import pytest_asyncio
-from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf import message_factory
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -23,14 +20,12 @@ from atlas_grpc import errors, pb
 from atlas_grpc._gen.atlas.v1 import job_service_pb2, job_service_pb2_grpc
 from atlas_grpc.gateway import Gateway, HttpServer, create_app, serve_http
 from atlas_grpc.status import to_status
+from tests.support.echo import EchoHandler, echo_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from grpc_health.v1._async import HealthServicer
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 
 
 async def _metrics(_accept: str) -> tuple[bytes, str]:
@@ -38,22 +33,9 @@ async def _metrics(_accept: str) -> tuple[bytes, str]:
 
 
 @pytest.fixture(scope="session")
-def echo(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The descriptor of EchoService, compiled from echo.proto."""
-    pool = descriptor_pool.Default()
-    try:
-        return pool.FindServiceByName("gateway.test.v1.EchoService")
-    except KeyError:
-        pass
-    from google.protobuf import field_mask_pb2, wrappers_pb2  # noqa: F401 - echo.proto depends on them
-    from grpc_tools import protoc
-
-    out = tmp_path_factory.mktemp("echo") / "echo.binpb"
-    include = [f"-I{HERE}", f"-I{ROOT / 'proto' / 'third_party'}", f"-I{resources.files('grpc_tools') / '_proto'}"]
-    assert protoc.main(["protoc", *include, f"--descriptor_set_out={out}", "echo.proto"]) == 0
-    for file in FileDescriptorSet.FromString(out.read_bytes()).file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool.FindServiceByName("gateway.test.v1.EchoService")
+def echo() -> Any:
+    """The descriptor of EchoService."""
+    return echo_service()
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +48,7 @@ class Script(job_service_pb2_grpc.JobServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.all_metadata: list[Any] = []
         self.metadata: dict[str, Any] = {}
         self.time_remaining: float | None = None
         self.error: errors.AtlasError | None = None
@@ -78,7 +61,8 @@ class Script(job_service_pb2_grpc.JobServiceServicer):
 
     async def _begin(self, request: Any, context: Any) -> None:
         self.requests.append(request)
-        self.metadata = dict(context.invocation_metadata())
+        self.all_metadata = list(context.invocation_metadata())
+        self.metadata = dict(self.all_metadata)
         self.time_remaining = context.time_remaining()
         self.called.set()
         if self.initial:
@@ -157,19 +141,6 @@ async def abort(context: Any, error: errors.AtlasError) -> None:
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     code = next(code for code in grpc.StatusCode if code.value[0] == error.code)
     await context.abort(code, error.message)
-
-
-class EchoHandler(grpc.GenericRpcHandler):
-    """Answers the bytes it was sent."""
-
-    def service(self, details: Any) -> Any:
-        if not details.method.startswith("/gateway.test.v1.EchoService/"):
-            return None
-
-        async def echo(request: bytes, _context: Any) -> bytes:
-            return request
-
-        return grpc.unary_unary_rpc_method_handler(echo)
 
 
 class Stack:

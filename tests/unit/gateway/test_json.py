@@ -132,6 +132,11 @@ def test_an_any_of_a_well_known_type_has_a_value(everything: Any) -> None:
     assert printer(everything.DESCRIPTOR)(message)["any"] == given_["any"]  # type: ignore[index]
 
 
+def test_numbers_in_quotes_are_those_of_json(everything: Any) -> None:
+    message = ours(everything, {"number": "1e2", "big": "-1.0", "real": "5e-1"})
+    assert (message.number, message.big, message.real) == (100, -1, 0.5)
+
+
 def test_both_names_and_unknown_fields(everything: Any) -> None:
     assert ours(everything, {"wrapped_text": "a", "nope": {"x": [1]}}) == ours(everything, {"wrappedText": "a"})
     assert ours(everything, {"renamed": "a"}) == ours(everything, {"other-name": "a"})
@@ -151,6 +156,11 @@ def test_null_means_unset_but_for_value(everything: Any) -> None:
         ({"number": True}, "number"),
         ({"number": "1_0"}, "number"),
         ({"number": "٣"}, "number"),
+        ({"number": "+5"}, "number"),
+        ({"number": "05"}, "number"),
+        ({"number": "1.5"}, "number"),
+        ({"real": ".5"}, "real"),
+        ({"real": []}, "real"),
         ({"natural": -1}, "natural"),
         ({"big": "9" * 30}, "big"),
         ({"big": "9" * 5000}, "big"),
@@ -163,6 +173,9 @@ def test_null_means_unset_but_for_value(everything: Any) -> None:
         ({"text": "\ud800"}, "text"),
         ({"data": "*"}, "data"),
         ({"data": "a"}, "data"),
+        ({"data": "AP8=="}, "data"),
+        ({"data": "+/88="}, "data"),
+        ({"data": "===="}, "data"),
         ({"data": "é"}, "data"),
         ({"colour": "GREEN"}, "colour"),
         ({"colour": 2**40}, "colour"),
@@ -175,6 +188,7 @@ def test_null_means_unset_but_for_value(everything: Any) -> None:
         ({"numbered": {"x": {}}}, 'numbered["x"]'),
         ({"numbered": {"1": {"flag": 0}}}, 'numbered["1"].flag'),
         ({"weights": {"maybe": 1}}, 'weights["maybe"]'),
+        ({"weights": {"1": 1}}, 'weights["1"]'),
         ({"first": "a", "thirdOne": 1}, "third_one"),
         ({"wrapped_text": "a", "wrappedText": "a"}, "wrapped_text"),
         ({"at": "yesterday"}, "at"),
@@ -184,6 +198,10 @@ def test_null_means_unset_but_for_value(everything: Any) -> None:
         ({"at": "2024-01-01T00:00:00-01:60"}, "at"),
         ({"at": 5}, "at"),
         ({"wait": "1"}, "wait"),
+        ({"wait": "1m"}, "wait"),
+        ({"wait": "01s"}, "wait"),
+        ({"wait": ".s"}, "wait"),
+        ({"wait": "1.0000000001s"}, "wait"),
         ({"wait": "999999999999s"}, "wait"),
         ({"object": {"a": {"b": "\ud800"}}}, "object.a.b"),
         ({"object": {"\ud800": 1}}, "object.?"),
@@ -195,7 +213,7 @@ def test_null_means_unset_but_for_value(everything: Any) -> None:
         ({"any": {"value": 1}}, "any"),
         ({"mask": "snake_case"}, "mask"),
         ({"wrappedBig": 1.5}, "wrapped_big"),
-        ({"nothing": 1}, "nothing"),
+        ({"nothing": "null"}, "nothing"),
     ],
 )
 def test_refuses_with_the_path_of_the_field(everything: Any, value: Any, path: str) -> None:

@@ -69,7 +69,16 @@ async def test_query_parameters(stack: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wait", "expected"), [("1.5s", "1.500s"), ("250ms", "0.250s"), ("1h2m3s", "3723s"), ("-5s", "-5s")]
+    ("wait", "expected"),
+    [
+        ("1.5s", "1.500s"),
+        ("250ms", "0.250s"),
+        ("1h2m3s", "3723s"),
+        ("-5s", "-5s"),
+        ("%2B.5s", "0.500s"),
+        ("1.0000000009s", "1s"),
+        ("0", "0s"),
+    ],
 )
 async def test_durations_in_the_query(stack: Any, wait: str, expected: str) -> None:
     status, _ = await stack.json("GET", f"/v1/jobs/x?wait={wait}&id=other")
@@ -91,6 +100,12 @@ async def test_durations_in_the_query(stack: Any, wait: str, expected: str) -> N
         ("filter.labels=x", "filter.labels"),
         ("filter.labels[a]=1&filter.labels[a]=2", 'filter.labels["a"]'),
         ("page_size[a]=1", "page_size"),
+        ("page_size=1&pageSize=1", "page_size"),
+        ("page_size.x=1", "page_size"),
+        ("filter.ids.x=1", "filter.ids"),
+        ("filter.labels.x=1", "filter.labels"),
+        ("page_token=%zz", "query"),
+        ("page_token=%2", "query"),
         ("page_token=%ff", "query"),
         ("&".join(f"a{n}=1" for n in range(5000)), "query"),
     ],
@@ -180,7 +195,7 @@ async def test_nested_variables_other_verbs_and_body_fields(stack: Any) -> None:
 
 
 async def test_a_bad_path_variable_is_refused(stack: Any) -> None:
-    for path in ("/v1/echo/any/number/five", "/v1/jobs/%ff"):
+    for path in ("/v1/echo/any/number/five", "/v1/jobs/%ff", "/v1/jobs/%zz", "/v1/jobs/a%2"):
         status, body = await stack.json("GET", path)
         assert (status, body["code"], reason(body)) == (400, 3, "INVALID_ARGUMENT")
 
@@ -330,6 +345,12 @@ async def test_a_deadline_far_ahead_is_one(stack: Any, timeout: str) -> None:
     assert stack.script.time_remaining > 3500
 
 
+@pytest.mark.parametrize("timeout", ["", "0S", "00n"])
+async def test_an_empty_deadline_is_none(stack: Any, timeout: str) -> None:
+    status, _ = await stack.json("GET", "/v1/jobs/x", headers={"Grpc-Timeout": timeout})
+    assert (status, stack.script.time_remaining) == (200, None)
+
+
 async def test_a_deadline_that_passes_is_504(stack: Any) -> None:
     stack.script.release = asyncio.Event()
     status, body = await stack.json("GET", "/v1/jobs/x", headers={"Grpc-Timeout": "50m"})
@@ -341,6 +362,14 @@ async def test_initial_metadata_becomes_headers(stack: Any) -> None:
     answer = await stack.client.get("/v1/jobs/x")
     assert answer.headers["grpc-metadata-x-trace"] == "abc"
     assert answer.headers["grpc-metadata-x-raw-bin"] == "AP8="
+    stack.script.error = errors.Aborted("too late")
+    answer = await stack.client.get("/v1/jobs/x")
+    assert (answer.status_code, answer.headers["grpc-metadata-x-trace"]) == (409, "abc")
+
+
+async def test_a_header_may_be_there_twice(stack: Any) -> None:
+    await stack.client.get("/v1/jobs/x", headers=[("Grpc-Metadata-X", "1"), ("grpc-metadata-x", "2")])
+    assert [value for key, value in stack.script.all_metadata if key == "x"] == ["1", "2"]
 
 
 async def test_a_client_that_leaves_cancels_the_call(stack: Any) -> None:
