@@ -14,6 +14,7 @@ from .completion import completion
 from .db import db
 from .info import health, types
 from .jobs import cancel, delete, explain, get, list_, retry
+from .logs import logs
 from .run import run, watch
 from .serve import config, serve
 from .submit import submit
@@ -46,6 +47,7 @@ for verb in (
     get,
     list_,
     watch,
+    logs,
     cancel,
     retry,
     delete,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from .. import errors, pb
 from ..errors import seconds
 from ._batch import Submitter, submit_all
-from ._events import JobEvent, JobsEvent, Restarted, job_events, jobs_events
+from ._events import JobEvent, JobsEvent, LogEvent, Restarted, job_events, jobs_events, log_events
 from ._handle import JobHandle
 from ._job import Explanation, Job, JobState, JobType, explanation_of, succeeded
 from ._patience import Patience
 from ._requests import FilterOptions, SubmitOptions, job_filter, job_id, new_job
-from ._resume import JobCursor, JobsCursor, follow
+from ._resume import JobCursor, JobsCursor, LogCursor, follow
 from ._stream import Stream
 from ._transport import NAMESPACE, Transport
 from ._values import Payload, Span, to_duration
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from grpc import aio
+
+M = TypeVar("M", pb.ListJobLogsRequest, pb.TailJobLogsRequest)
 
 PAGE_SIZE = 500
 
@@ -187,6 +189,26 @@ class Client:
         cursor = JobCursor(self._transport, job_id(job), resume_token=resume_token, include_logs=include_logs)
         return self._events(cursor)
 
+    def logs(
+        self,
+        job: str | Job,
+        *,
+        follow: bool = False,
+        start_offset: int = 0,
+        tail: int | None = None,
+        attempt: int = 0,
+    ) -> Stream[LogEvent]:
+        """The lines of a job's log, oldest first: those that are kept; with `follow`, also those to come, to its end.
+
+        It begins at `start_offset`, or with the last `tail` lines, whichever is later; to go on after a line, give its
+        `offset + 1`. With `attempt`, lines of the attempts of that number alone. `LogsDropped` says how many lines
+        before the next one are no longer kept. Raises JobNotFound.
+        """
+        wanted = {"id": job_id(job), "start_offset": start_offset, "tail_lines": tail, "attempt": attempt}
+        if follow:
+            return Stream(self._tail_logs(LogCursor(self._transport, _made(pb.TailJobLogsRequest, wanted))))
+        return Stream(self._read_logs(_made(pb.ListJobLogsRequest, wanted)))
+
     def watch_all(
         self, *, resume_token: str = "", skip_snapshot: bool = False, **filter: Unpack[FilterOptions]
     ) -> Stream[JobsEvent]:
@@ -288,6 +310,22 @@ class Client:
                 for event in jobs_events(update, cursor.before):
                     yield event
 
+    async def _tail_logs(self, cursor: LogCursor) -> AsyncGenerator[LogEvent, None]:
+        async with aclosing(follow(cursor, self._transport)) as updates:
+            async for update in updates:
+                for event in log_events(update):
+                    yield event
+
+    async def _read_logs(self, request: pb.ListJobLogsRequest) -> AsyncGenerator[LogEvent, None]:
+        while True:
+            answer = await self._transport.call(self._transport.stub.ListJobLogs, request)
+            for event in log_events(answer):
+                yield event
+            if answer.next_offset >= answer.end_offset:
+                return
+            request.ClearField("tail_lines")
+            request.start_offset = answer.next_offset
+
     async def _finish(self, cursor: JobCursor, time_left: Span | None = None) -> None:
         limit = asyncio.timeout(None if time_left is None else seconds(time_left))
         try:
@@ -314,3 +352,11 @@ class Client:
 
     def _view(self, message: pb.Job, answer: pb.SubmitJobResponse | None = None) -> JobHandle:
         return self._handle_type(self._owner, message, answer)
+
+
+def _made(kind: type[M], fields: dict[str, Any]) -> M:
+    """The message with those fields. Raises InvalidArgument when a number does not fit its field."""
+    try:
+        return kind(**fields)
+    except ValueError:
+        raise errors.InvalidArgument("the numbers must be those of lines and attempts") from None

@@ -68,6 +68,10 @@ JobEvent: TypeAlias = Transitioned | Progressed | Logged | LogsDropped
 """What `watch` and `run_events` yield."""
 
 
+LogEvent: TypeAlias = Logged | LogsDropped
+"""What `logs` yields. Its tokens are empty: `start_offset` is the way to go on."""
+
+
 class JobChanged(_Event, frozen=True, kw_only=True):
     """A job of the snapshot, or one that changed: as it is now, without payload and result."""
 
@@ -112,6 +116,14 @@ def jobs_events(update: pb.WatchJobsResponse, before: str) -> Iterator[JobsEvent
     if events:
         events[-1] = msgspec.structs.replace(events[-1], resume_token=update.resume_token)
     return iter(events)
+
+
+def log_events(message: pb.ListJobLogsResponse | pb.TailJobLogsResponse) -> Iterator[LogEvent]:
+    """The events of a part of a log."""
+    if message.dropped_logs:
+        yield LogsDropped(resume_token="", count=message.dropped_logs)
+    for line in message.logs:
+        yield _logged(line, "")
 
 
 def _told(update: pb.WatchJobResponse, token: str) -> Iterator[JobEvent]:

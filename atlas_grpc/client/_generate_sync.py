@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import grpc
 
     from .. import errors, pb
-    from ._events import JobEvent, JobsEvent
+    from ._events import JobEvent, JobsEvent, LogEvent
     from ._job import Explanation, JobType
     from ._patience import Patience
     from ._requests import FilterOptions, SubmitOptions

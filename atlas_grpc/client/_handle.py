@@ -9,7 +9,7 @@ from ._job import Explanation, Job
 if TYPE_CHECKING:
     from .. import pb
     from ._client import Client
-    from ._events import JobEvent
+    from ._events import JobEvent, LogEvent
     from ._stream import Stream
     from ._values import Span
 
@@ -41,6 +41,12 @@ class JobHandle(Job):
     def watch(self, *, resume_token: str = "", include_logs: bool = True) -> Stream[JobEvent]:
         """Follows it to its end, from the beginning or from a resume token."""
         return self._client.watch(self, resume_token=resume_token, include_logs=include_logs)
+
+    def logs(
+        self, *, follow: bool = False, start_offset: int = 0, tail: int | None = None, attempt: int = 0
+    ) -> Stream[LogEvent]:
+        """The lines of its log that are kept; with `follow`, also those to come, to its end."""
+        return self._client.logs(self, follow=follow, start_offset=start_offset, tail=tail, attempt=attempt)
 
     async def cancel(self, *, reason: str = "", if_version: int | None = None) -> JobHandle:
         """Stops it. Raises JobNotFound, JobTerminal, VersionMismatch."""

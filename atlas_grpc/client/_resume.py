@@ -242,6 +242,28 @@ class JobsCursor:
         return True
 
 
+class LogCursor:
+    """A place in a job's log: TailJobLogs' stream."""
+
+    def __init__(self, transport: Transport, request: pb.TailJobLogsRequest) -> None:
+        self.finished = False
+        self._transport = transport
+        self._request = request
+
+    def open(self) -> aio.UnaryStreamCall[Any, Any]:
+        return self._transport.stream(self._transport.stub.TailJobLogs, self._request)
+
+    def accept(self, update: pb.TailJobLogsResponse) -> pb.TailJobLogsResponse | None:
+        self._request.resume_token = update.resume_token or self._request.resume_token
+        return update if update.logs or update.dropped_logs else None
+
+    def ended(self) -> None:
+        self.finished = True
+
+    def recover(self, error: errors.AtlasError) -> bool:  # noqa: ARG002 - a log has but one place to go on from
+        return False
+
+
 def _refused(error: errors.AtlasError, token: str) -> bool:
     """Whether the server cannot continue from the token: it is too old, or made by another server."""
     if not token:

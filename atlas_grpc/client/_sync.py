@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import grpc
 
     from .. import errors, pb
-    from ._events import JobEvent, JobsEvent
+    from ._events import JobEvent, JobsEvent, LogEvent
     from ._job import Explanation, JobType
     from ._patience import Patience
     from ._requests import FilterOptions, SubmitOptions
@@ -180,6 +180,24 @@ class SyncClient(Portaled):
         work = self._async.watch(job, resume_token=resume_token, include_logs=include_logs)
         return SyncStream(self._portal, work)
 
+    def logs(
+        self,
+        job: str | Job,
+        *,
+        follow: bool = False,
+        start_offset: int = 0,
+        tail: int | None = None,
+        attempt: int = 0,
+    ) -> SyncStream[LogEvent]:
+        """The lines of a job's log, oldest first: those that are kept; with `follow`, also those to come, to its end.
+
+        It begins at `start_offset`, or with the last `tail` lines, whichever is later; to go on after a line, give its
+        `offset + 1`. With `attempt`, lines of the attempts of that number alone. `LogsDropped` says how many lines
+        before the next one are no longer kept. Raises JobNotFound.
+        """
+        work = self._async.logs(job, follow=follow, start_offset=start_offset, tail=tail, attempt=attempt)
+        return SyncStream(self._portal, work)
+
     def watch_all(
         self,
         *,
@@ -323,6 +341,18 @@ class SyncJobHandle(Job):
     ) -> SyncStream[JobEvent]:
         """Follows it to its end, from the beginning or from a resume token."""
         work = self._async.watch(resume_token=resume_token, include_logs=include_logs)
+        return SyncStream(self._portal, work)
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        start_offset: int = 0,
+        tail: int | None = None,
+        attempt: int = 0,
+    ) -> SyncStream[LogEvent]:
+        """The lines of its log that are kept; with `follow`, also those to come, to its end."""
+        work = self._async.logs(follow=follow, start_offset=start_offset, tail=tail, attempt=attempt)
         return SyncStream(self._portal, work)
 
     def cancel(

@@ -38,6 +38,7 @@ _REPEATABLE = (
     "SubmitJobs",
     "GetJob",
     "ListJobs",
+    "ListJobLogs",
     "CancelJob",
     "ExplainJob",
     "ListJobTypes",

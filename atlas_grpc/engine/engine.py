@@ -28,9 +28,10 @@ from .core import Core
 from .explain import Explanation, explain
 from .hub import Hub
 from .leases import Leases, WorkerSession
+from .logs import LogPage, LogWatch, Wanted, read_page
 from .submit import Catalog, Submission, build, reused, type_of
 from .sweeper import Sweeper
-from .tokens import FeedToken, JobToken, PageToken, decode, encode
+from .tokens import FeedToken, JobToken, LogToken, PageToken, decode, encode
 
 if TYPE_CHECKING:
     import random
@@ -255,6 +256,27 @@ class Engine:
         return await self.hub.watch_job(
             job_id, version=seen.version, time=seen.time, log=seen.log, include_logs=include_logs
         )
+
+    async def logs(self, namespace: str, job_id: str, wanted: Wanted, limit: int) -> LogPage:
+        """Reads lines of a job's log. Raises JobNotFound."""
+        return await read_page(self.store, await self.get(namespace, job_id), wanted, limit)
+
+    async def watch_log(self, namespace: str, job_id: str, wanted: Wanted, token: str) -> LogWatch:
+        """Follows a job's log, after the token if there is one. Raises JobNotFound, InvalidArgument for
+        `resume_token`.
+        """
+        await self.get(namespace, job_id)
+        if token:
+            seen = decode(token, LogToken, "resume_token")
+            if seen.job_id != job_id or seen.log < 0:
+                raise InvalidArgument.of("resume_token", "belongs to another job", reason="INVALID_TOKEN")
+            wanted = Wanted(seen.log, None, wanted.attempt)
+        return await self.hub.watch_log(job_id, wanted)
+
+    @staticmethod
+    def log_token(job_id: str, offset: int) -> str:
+        """The resume token of a job's log from an offset on."""
+        return encode(LogToken(job_id, offset))
 
     async def watch_submitted(self, job: Job, *, include_logs: bool) -> JobWatch:
         """Follows a job that was submitted a moment ago, from the beginning."""

@@ -7,9 +7,9 @@ only remembers *where it is* (a version, a log offset, a feed cursor) and, when 
 after that place in one go. Being slow costs nothing and makes messages larger, not more; resuming is the same
 operation as going on; 1,000 watchers of one job share one record and, at the wall, one encoded message.
 
-- `JobWatch` follows one job. The hub keeps a topic per watched job with its latest record and output. What this server
-  writes reaches the topics as it is; of what others wrote it is told the ids, and one pump reads these jobs. Topics
-  take a record only for a newer one, and wake their watchers.
+- `JobWatch` follows one job, `LogWatch` its log alone. The hub keeps a topic per watched job with its latest record and
+  output. What this server writes reaches the topics as it is; of what others wrote it is told the ids, and one pump
+  reads these jobs. Topics take a record only for a newer one, and wake their watchers.
 - `JobsWatch` follows a filter. It pulls from the feed by its own cursor. Its snapshot is taken after the cursor, and
   what the snapshot already held is dropped from what follows.
 
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import JobNotFound
 from ..observe.logs import get_logger
-from .watches import RETRY_AFTER, JobsWatch, JobWatch, Signal, Topic, check_resumable
+from .logs import LogWatch
+from .watches import RETRY_AFTER, JobsWatch, JobWatch, Signal, Topic, TopicWatch, check_resumable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ..clock import Clock
     from ..model import Job
     from ..stores.base import Filter, Output, Store
+    from .logs import Wanted
     from .watches import Watch
 
 _BEAT_CHECKS = 5
@@ -86,10 +88,9 @@ class Hub:
 
     def open_watches(self) -> dict[str, int]:
         """How many watches there are of each kind, by the name of their method."""
-        return {
-            "WatchJob": sum(len(topic.watches) for topic in self._topics.values()),
-            "WatchJobs": len(self._followers),
-        }
+        watches = [watch for topic in self._topics.values() for watch in topic.watches]
+        logs = sum(isinstance(watch, LogWatch) for watch in watches)
+        return {"WatchJob": len(watches) - logs, "WatchJobs": len(self._followers), "TailJobLogs": logs}
 
     def on_changes(self, jobs: Sequence[Job]) -> None:
         """This server wrote these records."""
@@ -137,18 +138,23 @@ class Hub:
 
         Raises JobNotFound, and ResumeTokenExpired when the transitions after `version` are no longer kept.
         """
-        topic = self._topics.get(job_id)
-        if topic is None:
-            topic = self._topics[job_id] = Topic()
         offset = (log or 0) if include_logs else None
-        watch = JobWatch(self, job_id, topic, version=version or 0, time=time, log=offset)
-        topic.watches.add(watch)
+        watch = JobWatch(self, job_id, self._topic(job_id), version=version or 0, time=time, log=offset)
         try:
-            await self._load(job_id, topic)
-            if topic.job is None:
-                raise JobNotFound.of(job_id)
+            job = await self._join(watch)
             if version is not None:
-                check_resumable(topic.job, version, time)
+                check_resumable(job, version, time)
+        except BaseException:
+            watch.close()
+            raise
+        return watch
+
+    async def watch_log(self, job_id: str, wanted: Wanted) -> LogWatch:
+        """Follows the log of a job. Raises JobNotFound."""
+        watch = LogWatch(self, job_id, self._topic(job_id), wanted)
+        try:
+            await self._join(watch)
+            await watch.begin()
         except BaseException:
             watch.close()
             raise
@@ -167,7 +173,7 @@ class Hub:
         self._followers.add(watch)
         return watch
 
-    def leave(self, watch: JobWatch | JobsWatch) -> None:
+    def leave(self, watch: TopicWatch | JobsWatch) -> None:
         """Forgets a watch, and a topic that nobody watches any more."""
         if isinstance(watch, JobsWatch):
             self._followers.discard(watch)
@@ -176,12 +182,20 @@ class Hub:
         if not watch.topic.watches and self._topics.get(watch.job_id) is watch.topic:
             del self._topics[watch.job_id]
 
-    async def _load(self, job_id: str, topic: Topic) -> None:
-        """Brings a topic up to date with the store, after somebody subscribed to it."""
+    def _topic(self, job_id: str) -> Topic:
+        return self._topics.setdefault(job_id, Topic())
+
+    async def _join(self, watch: TopicWatch) -> Job:
+        """Subscribes to the topic of a job, then brings it up to date with the store. Raises JobNotFound."""
+        topic, job_id = watch.topic, watch.job_id
+        topic.watches.add(watch)
         (job,), (output,) = await self.store.get([job_id]), await self.store.outputs([job_id])
         self._renew_output(topic, output)
         if job is not None:
             self._renew(topic, job)
+        if topic.job is None:
+            raise JobNotFound.of(job_id)
+        return topic.job
 
     async def _pump(self) -> None:
         while True:

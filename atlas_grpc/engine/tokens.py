@@ -35,6 +35,13 @@ class JobToken(msgspec.Struct, array_like=True, frozen=True, tag="j"):
     """When that version was made: a store that was brought back from a backup may make another of the same number."""
 
 
+class LogToken(msgspec.Struct, array_like=True, frozen=True, tag="l"):
+    """What a follower of a job's log has seen: lines before an offset."""
+
+    job_id: str
+    log: int
+
+
 class FeedToken(msgspec.Struct, array_like=True, frozen=True, tag="f"):
     """What a watcher of many jobs has seen: the feed up to a cursor, for which query."""
 
@@ -43,10 +50,10 @@ class FeedToken(msgspec.Struct, array_like=True, frozen=True, tag="f"):
     query: bytes
 
 
-Token = TypeVar("Token", PageToken, JobToken, FeedToken)
+Token = TypeVar("Token", PageToken, JobToken, LogToken, FeedToken)
 
 
-def encode(token: PageToken | JobToken | FeedToken) -> str:
+def encode(token: PageToken | JobToken | LogToken | FeedToken) -> str:
     """The text of a token: URL-safe, without padding."""
     body = msgspec.msgpack.encode(token)
     packed = bytes([_VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body

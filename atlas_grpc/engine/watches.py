@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import JobNotFound, ResumeTokenExpired, ServerDraining, WatchTooSlow
 from ..model import Job, LogLine, Progress, Record, Transition
 from ..stores.base import Filter, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ..stores.base import Change
     from .hub import Hub
 
+T = TypeVar("T")
+
 _FEED_BATCH = 1_000
 _PAGE = 250
-_LOG_BATCH = 200
-_LOG_CHARACTERS = 256 * 1024
+LOG_BATCH = 200
+"""Log lines that are read at a time."""
+LOG_CHARACTERS = 256 * 1024
+"""Characters of log lines in one message."""
 RETRY_AFTER = 1.0
 _NO_OUTPUT = Output()
 
@@ -97,7 +101,7 @@ class Topic:
     def __init__(self) -> None:
         self.job: Job | None = None
         self.output = _NO_OUTPUT
-        self.watches: set[JobWatch] = set()
+        self.watches: set[TopicWatch] = set()
         self.encoded: dict[object, bytes] = {}
 
     def wake(self) -> None:
@@ -106,13 +110,23 @@ class Topic:
 
 
 class Watch:
-    """What both kinds have in common: a signal, a heartbeat, an end."""
+    """What all kinds have in common: a signal, a heartbeat, an end."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.signal = Signal()
         self.spoke = hub.clock.monotonic()
         self.beat_due = False
+
+    async def _next(self, news: Callable[[], Awaitable[T | None]], beat: Callable[[], T]) -> T:
+        """What there is to tell once there is something, or what shows that the watch lives."""
+        while True:
+            update = await news()
+            if update is not None:
+                return update
+            await self._wait()
+            if self._take_beat():
+                return await news() or beat()
 
     async def _wait(self) -> None:
         """Returns when there may be news or a heartbeat is due. Raises ServerDraining at the end of the server."""
@@ -126,13 +140,33 @@ class Watch:
         return due
 
 
-class JobWatch(Watch):
-    """Follows one job from a version and a log offset on. Made by `Hub.watch_job`; close it."""
+class TopicWatch(Watch):
+    """What both kinds of watches of one job have in common. Close it."""
 
-    def __init__(self, hub: Hub, job_id: str, topic: Topic, *, version: int, time: int, log: int | None) -> None:
+    def __init__(self, hub: Hub, job_id: str, topic: Topic) -> None:
         super().__init__(hub)
         self.job_id = job_id
         self.topic = topic
+
+    async def _lines(self, start: int, output: Output, *, terminal: bool) -> tuple[tuple[LogLine, ...], int]:
+        """Log lines from an offset on, and how many before the first of them are lost."""
+        if output.log_end <= start:
+            return (), 0
+        lines = await self.hub.store.logs(self.job_id, start, LOG_BATCH)
+        if not lines:
+            return (), output.log_end - start if terminal else 0
+        return _fitting(lines), max(0, lines[0].offset - start)
+
+    def close(self) -> None:
+        """Ends the watch; harmless to repeat."""
+        self.hub.leave(self)
+
+
+class JobWatch(TopicWatch):
+    """Follows one job from a version and a log offset on. Made by `Hub.watch_job`."""
+
+    def __init__(self, hub: Hub, job_id: str, topic: Topic, *, version: int, time: int, log: int | None) -> None:
+        super().__init__(hub, job_id, topic)
         self._version = version
         self._time = time
         self._log = log
@@ -146,13 +180,7 @@ class JobWatch(Watch):
 
     async def next(self) -> JobUpdate:
         """The next message. Raises JobNotFound when the job was deleted before its end was told."""
-        while True:
-            update = await self._news()
-            if update is not None:
-                return update
-            await self._wait()
-            if self._take_beat():
-                return await self._news() or self._update(None, (), None, (), 0, final=False)
+        return await self._next(self._news, lambda: self._update(None, (), None, (), 0, final=False))
 
     async def _news(self) -> JobUpdate | None:
         job = self.topic.job
@@ -163,8 +191,8 @@ class JobWatch(Watch):
             raise expired(job)
         output = self.topic.output
         progress = output.progress if output.progress != self._progress else None
-        logs, dropped = await self._new_logs(output, terminal=job.state.terminal)
         ended = job.state.terminal
+        logs, dropped = ((), 0) if self._log is None else await self._lines(self._log, output, terminal=ended)
         if ended and self._log is not None and self._log + dropped + len(logs) < output.log_end:
             # The end is told last, after all log lines.
             return self._update(None, (), None, logs, dropped, final=False)
@@ -173,14 +201,6 @@ class JobWatch(Watch):
         whole = bool(steps) or self._first or ended
         self._first = False
         return self._update(job if whole else None, steps, progress, logs, dropped, final=ended)
-
-    async def _new_logs(self, output: Output, *, terminal: bool) -> tuple[tuple[LogLine, ...], int]:
-        if self._log is None or output.log_end <= self._log:
-            return (), 0
-        lines = await self.hub.store.logs(self.job_id, self._log, _LOG_BATCH)
-        if not lines:
-            return (), output.log_end - self._log if terminal else 0
-        return _fitting(lines), lines[0].offset - self._log
 
     def _update(
         self,
@@ -203,10 +223,6 @@ class JobWatch(Watch):
         latest = self.topic.output.progress
         place = self._version, self._log or 0
         return JobUpdate(job, steps, progress, logs, dropped, *place, latest, final, since, self._time)
-
-    def close(self) -> None:
-        """Ends the watch; harmless to repeat."""
-        self.hub.leave(self)
 
 
 class JobsWatch(Watch):
@@ -348,6 +364,6 @@ def _fitting(lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
     size = 0
     for at, line in enumerate(lines):
         size += len(line.message)
-        if at and size > _LOG_CHARACTERS:
+        if at and size > LOG_CHARACTERS:
             return tuple(lines[:at])
     return tuple(lines)

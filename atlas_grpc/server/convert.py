@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..engine.engine import Submitted
     from ..engine.explain import Explanation
+    from ..engine.logs import LogPage, LogUpdate
     from ..engine.watches import JobsUpdate, JobUpdate
     from ..model import AttemptView, Failure, LogLine, RetryPolicy, Transition, TypeInfo
     from ..retry import PlannedAttempt
@@ -326,6 +327,24 @@ def fill_update(message: pb.WatchJobResponse, update: JobUpdate, token: str) -> 
         _progress(message.progress, update.progress)
     for line in update.logs:
         _log_entry(message.logs.add(), line)
+
+
+def log_page(page: LogPage) -> pb.ListJobLogsResponse:
+    """The answer to ListJobLogs."""
+    message = pb.ListJobLogsResponse(
+        dropped_logs=page.dropped, next_offset=page.next, end_offset=page.end, complete=page.complete
+    )
+    for line in page.lines:
+        _log_entry(message.logs.add(), line)
+    return message
+
+
+def log_update(update: LogUpdate, token: str) -> pb.TailJobLogsResponse:
+    """A message of TailJobLogs."""
+    message = pb.TailJobLogsResponse(dropped_logs=update.dropped, resume_token=token, heartbeat=update.heartbeat)
+    for line in update.lines:
+        _log_entry(message.logs.add(), line)
+    return message
 
 
 def jobs_update(update: JobsUpdate, progress: Sequence[Progress | None], token: str) -> pb.WatchJobsResponse:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from .. import pb
+from ..engine.logs import Wanted
 from ..engine.tokens import JobToken, PageToken, decode, encode
 from ..errors import AtlasError, InvalidArgument, JobNotFound
 from ..model import SECOND
@@ -31,6 +32,7 @@ SERVICE = "atlas.v1.JobService"
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
+MAX_LINES = 1_000
 _PAGE_BYTES = 3 << 20
 _HEAD_START = 12
 """Turns of the event loop between a submit and the first message of RunJob; a turn takes microseconds."""
@@ -63,6 +65,8 @@ class JobService:
             "ListJobs": unary(name("ListJobs"), pb.ListJobsRequest, self.list),
             "WatchJob": stream(name("WatchJob"), pb.WatchJobRequest, self.watch),
             "WatchJobs": stream(name("WatchJobs"), pb.WatchJobsRequest, self.watch_many),
+            "ListJobLogs": unary(name("ListJobLogs"), pb.ListJobLogsRequest, self.list_logs),
+            "TailJobLogs": stream(name("TailJobLogs"), pb.TailJobLogsRequest, self.tail_logs),
             "CancelJob": unary(name("CancelJob"), pb.CancelJobRequest, self.cancel),
             "RetryJob": unary(name("RetryJob"), pb.RetryJobRequest, self.retry, while_draining=False),
             "DeleteJob": unary(name("DeleteJob"), pb.DeleteJobRequest, self.delete),
@@ -225,6 +229,22 @@ class JobService:
         finally:
             watch.close()
 
+    async def list_logs(self, call: Call, request: pb.ListJobLogsRequest) -> pb.ListJobLogsResponse:
+        limit = min(request.page_size or MAX_LINES, MAX_LINES)
+        return convert.log_page(await self._engine.logs(call.namespace, request.id, _wanted(request), limit))
+
+    async def tail_logs(self, call: Call, request: pb.TailJobLogsRequest, write: Write) -> None:
+        watch = await self._engine.watch_log(call.namespace, request.id, _wanted(request), request.resume_token)
+        try:
+            while True:
+                update = await watch.next()
+                token = self._engine.log_token(request.id, update.next)
+                await write(convert.log_update(update, token).SerializeToString())
+                if update.final:
+                    return
+        finally:
+            watch.close()
+
     async def cancel(self, call: Call, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
         version = request.if_version if request.HasField("if_version") else None
         job = await self._engine.cancel(call.namespace, request.id, request.reason, version)
@@ -268,6 +288,11 @@ async def _let_it_run(watch: JobWatch) -> None:
         if watch.is_over:
             return
         await asyncio.sleep(0)
+
+
+def _wanted(request: pb.ListJobLogsRequest | pb.TailJobLogsRequest) -> Wanted:
+    tail = request.tail_lines if request.HasField("tail_lines") else None
+    return Wanted(request.start_offset, tail, request.attempt)
 
 
 def _submitted(answer: Submitted | AtlasError) -> Answer:

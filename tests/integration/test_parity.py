@@ -230,6 +230,8 @@ async def failures(doors: Doors) -> list[Call]:
     return [
         (Code.NOT_FOUND, "GetJob", {"id": "nope"}, "GET", "/v1/jobs/nope", None),
         (Code.NOT_FOUND, "WatchJob", {"id": "nope"}, "GET", "/v1/jobs/nope:watch", None),
+        (Code.NOT_FOUND, "ListJobLogs", {"id": "nope"}, "GET", "/v1/jobs/nope/logs", None),
+        (Code.NOT_FOUND, "TailJobLogs", {"id": "nope"}, "GET", "/v1/jobs/nope/logs:tail", None),
         (Code.NOT_FOUND, "DeleteJob", {"id": "nope"}, "DELETE", "/v1/jobs/nope", None),
         (Code.NOT_FOUND, "ExplainJob", {"id": "nope"}, "GET", "/v1/jobs/nope:explain", None),
         (Code.INVALID_ARGUMENT, "SubmitJob", {"type": "unknown"}, "POST", "/v1/jobs", {"type": "unknown"}),

@@ -18,7 +18,7 @@ from tests.support.messages import REQUESTS, random_message
 from tests.support.refusals import refusal_of
 
 FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED)
-STREAMS = ("RunJob", "WatchJob", "WatchJobs")
+STREAMS = ("RunJob", "WatchJob", "WatchJobs", "TailJobLogs")
 TEXTS = st.text(max_size=8)
 NUMBERS = st.floats() | st.integers(-(2**53), 2**53).map(float)
 JSON = st.recursive(

@@ -215,6 +215,7 @@ async def test_forged_tokens(rig: Rig, token: str):
         (rig.stub.ListJobTypes(pb.ListJobTypesRequest(page_token=token), timeout=10), "page_token" if ours else None),
         (rig.stub.WatchJob(pb.WatchJobRequest(id=job_id, resume_token=token), timeout=10).read(), "resume_token"),
         (rig.stub.WatchJobs(pb.WatchJobsRequest(resume_token=token), timeout=10).read(), "resume_token"),
+        (rig.stub.TailJobLogs(pb.TailJobLogsRequest(id=job_id, resume_token=token), timeout=10).read(), "resume_token"),
     ):
         if field is None:
             await call
@@ -251,6 +252,8 @@ async def test_ids_that_name_nothing(rig: Rig, job_id: str):
         stub.DeleteJob(pb.DeleteJobRequest(id=job_id), timeout=10),
         stub.ExplainJob(pb.ExplainJobRequest(id=job_id), timeout=10),
         stub.WatchJob(pb.WatchJobRequest(id=job_id), timeout=10).read(),
+        stub.ListJobLogs(pb.ListJobLogsRequest(id=job_id), timeout=10),
+        stub.TailJobLogs(pb.TailJobLogsRequest(id=job_id), timeout=10).read(),
         stub.GetJob(pb.GetJobRequest(id=job_id, wait={"seconds": 1}), timeout=10),
     ):
         found = await refusal(call)

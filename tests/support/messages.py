@@ -26,6 +26,8 @@ REQUESTS = (
     pb.RetryJobRequest,
     pb.DeleteJobRequest,
     pb.ExplainJobRequest,
+    pb.ListJobLogsRequest,
+    pb.TailJobLogsRequest,
     pb.ListJobTypesRequest,
 )
 

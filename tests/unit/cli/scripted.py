@@ -113,10 +113,22 @@ class Script(JobServiceServicer):
         """By method: what it fails with."""
         self.stalled: threading.Event | None = None
         """Set when a submit arrived that is to be left without an answer."""
+        self.log: list[pb.LogEntry] = []
+        self.page = 1000
+        """Lines of the log in one answer."""
+        self.lost = 0
+        """Lines of the log that are said to be lost."""
         self.hold = False
         """Whether streams stay open after their last message."""
         self.asked: list[Any] = []
         self.metadata: dict[str, Any] = {}
+
+    def say(self, *lines: str) -> None:
+        """Adds lines to the log."""
+        for line in lines:
+            entry = pb.LogEntry(offset=len(self.log), message=line, severity=pb.LogEntry.INFO, attempt=1)
+            entry.time.FromSeconds(START)
+            self.log.append(entry)
 
     def of(self, kind: type) -> list[Any]:
         """The requests of that kind."""
@@ -188,6 +200,23 @@ class Script(JobServiceServicer):
         left = threading.Event()
         if (self.hold or self.stalled) and context.add_callback(left.set):
             left.wait(30)
+
+    def ListJobLogs(self, request: Any, context: Any) -> Any:
+        self._enter("ListJobLogs", request, context)
+        page = self.log[request.start_offset :][: self.page]
+        after = request.start_offset + len(page)
+        return pb.ListJobLogsResponse(
+            logs=page,
+            next_offset=after,
+            end_offset=len(self.log),
+            dropped_logs=self.lost,
+            complete=after == len(self.log),
+        )
+
+    def TailJobLogs(self, request: Any, context: Any) -> Iterator[Any]:
+        self._enter("TailJobLogs", request, context)
+        yield pb.TailJobLogsResponse(logs=self.log, dropped_logs=self.lost, resume_token="token-log")
+        self._wait(context)
 
     def CancelJob(self, request: Any, context: Any) -> Any:
         self._enter("CancelJob", request, context)

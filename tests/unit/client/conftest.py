@@ -157,6 +157,17 @@ class Script(JobServiceServicer):
         await self._enter("WatchJob", request, context)
         await self._stream(request.id, request.resume_token, context, lambda update: update)
 
+    async def TailJobLogs(self, request, context):
+        await self._enter("TailJobLogs", request, context)
+        at = int(request.resume_token or request.start_offset)
+        try:
+            for line in self.logs[request.id][at:]:
+                self._maybe_cut()
+                await context.write(pb.TailJobLogsResponse(logs=[line], resume_token=str(line.offset + 1)))
+            self._maybe_cut()
+        except Cut as cut:
+            await end(context, cut.how)
+
     async def RunJob(self, request, context):
         await self._enter("RunJob", request, context)
         answer = self._submit(request.job)

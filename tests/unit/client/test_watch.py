@@ -41,6 +41,20 @@ async def versions_of(stream):
 
 
 @pytest.mark.parametrize("seed", range(3))
+async def test_a_log_cut_fifty_times_is_told_line_by_line(script, client, seed):
+    script.rng, script.chance = random.Random(seed), 0.7
+    script.cuts = script.rng.choices([cut for cut in CUTS if cut is not StatusCode.OK], k=50)
+    job_id = script.add_job()
+    for number in range(40):
+        script.log(job_id, f"line {number}")
+
+    assert [event.offset async for event in client.logs(job_id, follow=True, start_offset=5)] == list(range(5, 40))
+
+    assert len(script.calls) > 10
+    assert {request.start_offset for _, request in script.calls} == {5}
+
+
+@pytest.mark.parametrize("seed", range(3))
 async def test_watch_cut_fifty_times_is_gapless_and_ordered(script, client, seed):
     script.rng = random.Random(seed)
     script.repeats, script.chance = True, 0.7

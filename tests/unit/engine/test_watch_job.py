@@ -104,7 +104,7 @@ async def test_cut_50_times_at_random_yields_the_whole_history(seed: int, slow: 
         reader.final = reader.last.state.terminal
         await check(world, reader)
         for engine in world.engines:
-            assert engine.hub.open_watches() == {"WatchJob": 0, "WatchJobs": 0}
+            assert engine.hub.open_watches() == {"WatchJob": 0, "WatchJobs": 0, "TailJobLogs": 0}
             assert not engine.hub._topics
 
 

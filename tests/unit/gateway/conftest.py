@@ -132,6 +132,12 @@ class Script(job_service_pb2_grpc.JobServiceServicer):
     async def WatchJob(self, request: Any, context: Any) -> None:
         await self._streamed(request, context)
 
+    async def ListJobLogs(self, request: Any, context: Any) -> Any:
+        return await self._unary(request, context, pb.ListJobLogsResponse())
+
+    async def TailJobLogs(self, request: Any, context: Any) -> None:
+        await self._streamed(request, context)
+
     async def WatchJobs(self, request: Any, context: Any) -> None:
         await self._streamed(request, context)
 

@@ -682,6 +682,150 @@ class WatchJobsResponse(google.protobuf.message.Message):
 Global___WatchJobsResponse: typing_extensions.TypeAlias = WatchJobsResponse
 
 @typing.final
+class ListJobLogsRequest(google.protobuf.message.Message):
+    """Which lines of which job's log to read."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    START_OFFSET_FIELD_NUMBER: builtins.int
+    TAIL_LINES_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The job's id."""
+    start_offset: builtins.int
+    """The offset of the first line that is wanted; 0 means from the first that is kept."""
+    tail_lines: builtins.int
+    """Only so many lines from the end of the log as it is now. With `start_offset`, whichever begins later."""
+    attempt: builtins.int
+    """Only lines of the attempts with this number, in whatever run; 0 means all."""
+    page_size: builtins.int
+    """How many lines at most in one answer; 0 means 1,000, more than 1,000 is taken as 1,000."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        start_offset: builtins.int = ...,
+        tail_lines: builtins.int | None = ...,
+        attempt: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_tail_lines", b"_tail_lines", "tail_lines", b"tail_lines"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_tail_lines", b"_tail_lines", "attempt", b"attempt", "id", b"id", "page_size", b"page_size", "start_offset", b"start_offset", "tail_lines", b"tail_lines"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_tail_lines", b"_tail_lines"]) -> typing.Literal["tail_lines"] | None: ...
+
+Global___ListJobLogsRequest: typing_extensions.TypeAlias = ListJobLogsRequest
+
+@typing.final
+class ListJobLogsResponse(google.protobuf.message.Message):
+    """The answer to ListJobLogs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOGS_FIELD_NUMBER: builtins.int
+    DROPPED_LOGS_FIELD_NUMBER: builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    END_OFFSET_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    dropped_logs: builtins.int
+    """How many lines from `start_offset` on are no longer kept, or were never, because of the server's bounds. Lines that
+    `tail_lines` leaves out do not count.
+    """
+    next_offset: builtins.int
+    """The `start_offset` that continues right after this answer; leave out `tail_lines` then."""
+    end_offset: builtins.int
+    """The offset that the next line of the log will have. All there is now was read when `next_offset` has reached it."""
+    complete: builtins.bool
+    """True when the job is terminal and `next_offset` has reached the end: no line will come, unless the job is retried."""
+    @property
+    def logs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[atlas_grpc._gen.atlas.v1.job_pb2.LogEntry]:
+        """The lines, by offset. An answer may hold fewer than asked for, or none, and still not be the last: see `next_offset`."""
+
+    def __init__(
+        self,
+        *,
+        logs: collections.abc.Iterable[atlas_grpc._gen.atlas.v1.job_pb2.LogEntry] | None = ...,
+        dropped_logs: builtins.int = ...,
+        next_offset: builtins.int = ...,
+        end_offset: builtins.int = ...,
+        complete: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["complete", b"complete", "dropped_logs", b"dropped_logs", "end_offset", b"end_offset", "logs", b"logs", "next_offset", b"next_offset"]) -> None: ...
+
+Global___ListJobLogsResponse: typing_extensions.TypeAlias = ListJobLogsResponse
+
+@typing.final
+class TailJobLogsRequest(google.protobuf.message.Message):
+    """Which job's log to follow, and from where."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    START_OFFSET_FIELD_NUMBER: builtins.int
+    TAIL_LINES_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The job's id."""
+    start_offset: builtins.int
+    """The offset of the first line that is wanted; 0 means from the first that is kept."""
+    tail_lines: builtins.int
+    """Begin with so many lines from the end of the log as it is now; 0 means with what comes from now on. With
+    `start_offset`, whichever begins later.
+    """
+    attempt: builtins.int
+    """Only lines of the attempts with this number, in whatever run; 0 means all."""
+    resume_token: builtins.str
+    """The last token of the stream that was cut: continue right after it, whatever `start_offset` and `tail_lines` say."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        start_offset: builtins.int = ...,
+        tail_lines: builtins.int | None = ...,
+        attempt: builtins.int = ...,
+        resume_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_tail_lines", b"_tail_lines", "tail_lines", b"tail_lines"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_tail_lines", b"_tail_lines", "attempt", b"attempt", "id", b"id", "resume_token", b"resume_token", "start_offset", b"start_offset", "tail_lines", b"tail_lines"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_tail_lines", b"_tail_lines"]) -> typing.Literal["tail_lines"] | None: ...
+
+Global___TailJobLogsRequest: typing_extensions.TypeAlias = TailJobLogsRequest
+
+@typing.final
+class TailJobLogsResponse(google.protobuf.message.Message):
+    """A message of TailJobLogs' stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOGS_FIELD_NUMBER: builtins.int
+    DROPPED_LOGS_FIELD_NUMBER: builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: builtins.int
+    HEARTBEAT_FIELD_NUMBER: builtins.int
+    dropped_logs: builtins.int
+    """How many lines between the message before and `logs` are lost, because the server keeps a bounded number."""
+    resume_token: builtins.str
+    """Continue from here after a cut."""
+    heartbeat: builtins.bool
+    """True when the message holds nothing and only shows that the stream lives."""
+    @property
+    def logs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[atlas_grpc._gen.atlas.v1.job_pb2.LogEntry]:
+        """Lines since the message before, by offset."""
+
+    def __init__(
+        self,
+        *,
+        logs: collections.abc.Iterable[atlas_grpc._gen.atlas.v1.job_pb2.LogEntry] | None = ...,
+        dropped_logs: builtins.int = ...,
+        resume_token: builtins.str = ...,
+        heartbeat: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dropped_logs", b"dropped_logs", "heartbeat", b"heartbeat", "logs", b"logs", "resume_token", b"resume_token"]) -> None: ...
+
+Global___TailJobLogsResponse: typing_extensions.TypeAlias = TailJobLogsResponse
+
+@typing.final
 class CancelJobRequest(google.protobuf.message.Message):
     """Which job to cancel."""
 

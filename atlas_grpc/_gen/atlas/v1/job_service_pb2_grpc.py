@@ -74,6 +74,16 @@ class JobServiceStub(object):
                 request_serializer=atlas_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
                 response_deserializer=atlas_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
                 _registered_method=True)
+        self.ListJobLogs = channel.unary_unary(
+                '/atlas.v1.JobService/ListJobLogs',
+                request_serializer=atlas_dot_v1_dot_job__service__pb2.ListJobLogsRequest.SerializeToString,
+                response_deserializer=atlas_dot_v1_dot_job__service__pb2.ListJobLogsResponse.FromString,
+                _registered_method=True)
+        self.TailJobLogs = channel.unary_stream(
+                '/atlas.v1.JobService/TailJobLogs',
+                request_serializer=atlas_dot_v1_dot_job__service__pb2.TailJobLogsRequest.SerializeToString,
+                response_deserializer=atlas_dot_v1_dot_job__service__pb2.TailJobLogsResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/atlas.v1.JobService/CancelJob',
                 request_serializer=atlas_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
@@ -173,6 +183,26 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJobLogs(self, request, context):
+        """Reads a job's log, oldest line first, by offset: what its handler logged and, where it runs in a process of its own,
+        what it and the programs it started printed. A log goes over all attempts and runs, and stays until the job is
+        deleted; the server keeps so many lines and bytes of it, then the oldest go. NOT_FOUND for an unknown job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailJobLogs(self, request, context):
+        """Follows a job's log: the lines that are kept, from where it is asked to begin, then each new one when it comes. The
+        first message comes at once. When the job is terminal and all its lines were sent, the stream ends with OK. Every
+        message carries a resume token: a stream that was cut is continued exactly, on any server. A message without
+        lines comes when there was nothing to send for 15 s. A reader that is so slow that lines are no longer kept is told
+        how many in `dropped_logs`. NOT_FOUND for an unknown job. UNAVAILABLE with RetryInfo when the server drains: resume.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
         """Stops a job. One that waits becomes CANCELLED at once; one that runs is told, and becomes CANCELLED
         when its handler stopped or the grace period is over. Repeating it is harmless.
@@ -249,6 +279,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJobs,
                     request_deserializer=atlas_dot_v1_dot_job__service__pb2.WatchJobsRequest.FromString,
                     response_serializer=atlas_dot_v1_dot_job__service__pb2.WatchJobsResponse.SerializeToString,
+            ),
+            'ListJobLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobLogs,
+                    request_deserializer=atlas_dot_v1_dot_job__service__pb2.ListJobLogsRequest.FromString,
+                    response_serializer=atlas_dot_v1_dot_job__service__pb2.ListJobLogsResponse.SerializeToString,
+            ),
+            'TailJobLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailJobLogs,
+                    request_deserializer=atlas_dot_v1_dot_job__service__pb2.TailJobLogsRequest.FromString,
+                    response_serializer=atlas_dot_v1_dot_job__service__pb2.TailJobLogsResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -470,6 +510,60 @@ class JobService(object):
             '/atlas.v1.JobService/WatchJobs',
             atlas_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
             atlas_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atlas.v1.JobService/ListJobLogs',
+            atlas_dot_v1_dot_job__service__pb2.ListJobLogsRequest.SerializeToString,
+            atlas_dot_v1_dot_job__service__pb2.ListJobLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailJobLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/atlas.v1.JobService/TailJobLogs',
+            atlas_dot_v1_dot_job__service__pb2.TailJobLogsRequest.SerializeToString,
+            atlas_dot_v1_dot_job__service__pb2.TailJobLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

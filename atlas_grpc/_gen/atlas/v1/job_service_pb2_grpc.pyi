@@ -137,6 +137,38 @@ _JobServiceWatchJobsType = typing_extensions.TypeVar(
     ],
 )
 
+_JobServiceListJobLogsType = typing_extensions.TypeVar(
+    '_JobServiceListJobLogsType',
+    grpc.UnaryUnaryMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse,
+    ],
+)
+
+_JobServiceTailJobLogsType = typing_extensions.TypeVar(
+    '_JobServiceTailJobLogsType',
+    grpc.UnaryStreamMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse,
+    ],
+)
+
 _JobServiceCancelJobType = typing_extensions.TypeVar(
     '_JobServiceCancelJobType',
     grpc.UnaryUnaryMultiCallable[
@@ -217,7 +249,7 @@ _JobServiceListJobTypesType = typing_extensions.TypeVar(
     ],
 )
 
-class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceSubmitJobsType, _JobServiceRunJobType, _JobServiceGetJobType, _JobServiceListJobsType, _JobServiceWatchJobType, _JobServiceWatchJobsType, _JobServiceCancelJobType, _JobServiceRetryJobType, _JobServiceDeleteJobType, _JobServiceExplainJobType, _JobServiceListJobTypesType]):
+class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceSubmitJobsType, _JobServiceRunJobType, _JobServiceGetJobType, _JobServiceListJobsType, _JobServiceWatchJobType, _JobServiceWatchJobsType, _JobServiceListJobLogsType, _JobServiceTailJobLogsType, _JobServiceCancelJobType, _JobServiceRetryJobType, _JobServiceDeleteJobType, _JobServiceExplainJobType, _JobServiceListJobTypesType]):
     """Submit jobs, watch them live, get their results.
 
     Every call acts in one namespace: call metadata `atlas-namespace`, `default` when absent. Errors are a
@@ -254,6 +286,14 @@ class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceSubmitJ
         grpc.UnaryStreamMultiCallable[
             atlas_grpc._gen.atlas.v1.job_service_pb2.WatchJobsRequest,
             atlas_grpc._gen.atlas.v1.job_service_pb2.WatchJobsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+            atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+            atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             atlas_grpc._gen.atlas.v1.job_service_pb2.CancelJobRequest,
@@ -306,6 +346,14 @@ class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceSubmitJ
         grpc.aio.UnaryStreamMultiCallable[
             atlas_grpc._gen.atlas.v1.job_service_pb2.WatchJobsRequest,
             atlas_grpc._gen.atlas.v1.job_service_pb2.WatchJobsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+            atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+            atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             atlas_grpc._gen.atlas.v1.job_service_pb2.CancelJobRequest,
@@ -369,6 +417,20 @@ class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceSubmitJ
     so far behind that the changes it has yet to see are no longer kept: watch again without token.
     """
 
+    ListJobLogs: _JobServiceListJobLogsType
+    """Reads a job's log, oldest line first, by offset: what its handler logged and, where it runs in a process of its own,
+    what it and the programs it started printed. A log goes over all attempts and runs, and stays until the job is
+    deleted; the server keeps so many lines and bytes of it, then the oldest go. NOT_FOUND for an unknown job.
+    """
+
+    TailJobLogs: _JobServiceTailJobLogsType
+    """Follows a job's log: the lines that are kept, from where it is asked to begin, then each new one when it comes. The
+    first message comes at once. When the job is terminal and all its lines were sent, the stream ends with OK. Every
+    message carries a resume token: a stream that was cut is continued exactly, on any server. A message without
+    lines comes when there was nothing to send for 15 s. A reader that is so slow that lines are no longer kept is told
+    how many in `dropped_logs`. NOT_FOUND for an unknown job. UNAVAILABLE with RetryInfo when the server drains: resume.
+    """
+
     CancelJob: _JobServiceCancelJobType
     """Stops a job. One that waits becomes CANCELLED at once; one that runs is told, and becomes CANCELLED
     when its handler stopped or the grace period is over. Repeating it is harmless.
@@ -419,6 +481,14 @@ JobServiceAsyncStub: typing_extensions.TypeAlias = JobServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         atlas_grpc._gen.atlas.v1.job_service_pb2.WatchJobsRequest,
         atlas_grpc._gen.atlas.v1.job_service_pb2.WatchJobsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+        atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         atlas_grpc._gen.atlas.v1.job_service_pb2.CancelJobRequest,
@@ -523,6 +593,30 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         them are terminal or deleted, otherwise it has no end. Resume, heartbeats and errors as in WatchJob;
         with a resume token the snapshot is left out. RESOURCE_EXHAUSTED (WATCH_TOO_SLOW) when a reader falls
         so far behind that the changes it has yet to see are no longer kept: watch again without token.
+        """
+
+    @abc.abstractmethod
+    def ListJobLogs(
+        self,
+        request: atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse, collections.abc.Awaitable[atlas_grpc._gen.atlas.v1.job_service_pb2.ListJobLogsResponse]]:
+        """Reads a job's log, oldest line first, by offset: what its handler logged and, where it runs in a process of its own,
+        what it and the programs it started printed. A log goes over all attempts and runs, and stays until the job is
+        deleted; the server keeps so many lines and bytes of it, then the oldest go. NOT_FOUND for an unknown job.
+        """
+
+    @abc.abstractmethod
+    def TailJobLogs(
+        self,
+        request: atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse], collections.abc.AsyncIterator[atlas_grpc._gen.atlas.v1.job_service_pb2.TailJobLogsResponse]]:
+        """Follows a job's log: the lines that are kept, from where it is asked to begin, then each new one when it comes. The
+        first message comes at once. When the job is terminal and all its lines were sent, the stream ends with OK. Every
+        message carries a resume token: a stream that was cut is continued exactly, on any server. A message without
+        lines comes when there was nothing to send for 15 s. A reader that is so slow that lines are no longer kept is told
+        how many in `dropped_logs`. NOT_FOUND for an unknown job. UNAVAILABLE with RetryInfo when the server drains: resume.
         """
 
     @abc.abstractmethod
