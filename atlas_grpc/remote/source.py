@@ -197,10 +197,17 @@ class RemoteSource:
         return [answer.status == pb.JobAnswer.ACCEPTED for answer in answers]
 
     async def update(self, updates: Sequence[Update]) -> list[bool]:
-        message = pb.WorkRequest(updates=pb.WorkerUpdates())
+        messages: list[pb.WorkRequest] = []
+        size = 0
         for update in updates:
-            convert.fill_update(message.updates.updates.add(), update)
-        return [answer.status != pb.JobAnswer.LOST for answer in await self._answers([message])]
+            message = pb.JobUpdate()
+            convert.fill_update(message, update)
+            size += message.ByteSize()
+            if not messages or size > _BATCH_BYTES:
+                messages.append(pb.WorkRequest(updates=pb.WorkerUpdates()))
+                size = message.ByteSize()
+            messages[-1].updates.updates.append(message)
+        return [answer.status != pb.JobAnswer.LOST for answer in await self._answers(messages)]
 
     async def _answers(self, messages: Sequence[pb.WorkRequest]) -> list[pb.JobAnswer]:
         found = await asyncio.gather(*map(self._link.ask, messages))

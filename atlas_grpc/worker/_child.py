@@ -5,6 +5,7 @@ The main thread executes handlers, one thread listens to the parent, one sends w
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import io
 import os
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 
 from ..model import Failed
@@ -24,11 +26,13 @@ from .loading import Origin, find
 from .output import Output
 from .results import admitted, encode
 from .signature import Signature
+from .tree import adopt_orphans, end_descendants
 from .wire import Ended, Frames, Said, Start, Stop, ToParent, frame, to_child
 
 REPORT_INTERVAL = 0.05
 """Seconds between two reports of one handler."""
 _READ = 256 * 1024
+_LIBC = ctypes.CDLL(None)
 
 
 class ChildWorker:
@@ -53,9 +57,12 @@ class ChildWorker:
             ended = self._execute(start, context)
             if os.getpid() != self._pid:  # a copy that the handler forked came back from it, too
                 os._exit(1)
+            ended.spent = not end_descendants()
+            flush()
             with self._sending:
                 output.close()
-                self._send_output(output)
+                while self._send_output(output):
+                    pass
                 self._current = None
                 self._send(ended)
 
@@ -109,10 +116,13 @@ class ChildWorker:
                     self._send_output(current[1])
             time.sleep(REPORT_INTERVAL)
 
-    def _send_output(self, output: Output) -> None:
+    def _send_output(self, output: Output) -> bool:
+        """Sends what there is, or a good part of it; False when there was nothing."""
         progress, logs = output.take()
-        if progress is not None or logs:
-            self._send(Said(progress, logs))
+        if progress is None and not logs:
+            return False
+        self._send(Said(progress, logs))
+        return True
 
     def _send(self, message: ToParent) -> None:
         try:
@@ -149,14 +159,29 @@ def outlive_signals() -> None:
         os.register_at_fork(after_in_child=partial(signal.signal, number, before))
 
 
+def set_up_printing() -> None:
+    """A line is written when it is complete: a process that is killed flushes nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=False)
+
+
+def flush() -> None:
+    """Writes out what the handler printed, and what a library in C did for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # the handler may have put anything in their places
+            stream.flush()
+    _LIBC.fflush(None)
+
+
 def main(descriptor: int, lifeline: int, max_result: int) -> None:
     """Serves the parent at the other end of the socket; never returns."""
     sys.argv[1:] = []
     os.set_inheritable(descriptor, False)
     die_with(lifeline)
     outlive_signals()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a process that is killed flushes nothing
+    adopt_orphans()
+    set_up_printing()
     try:
         ChildWorker(socket.socket(fileno=descriptor), max_result).run()
     except BaseException:  # such as a signal handler of a job, after that job

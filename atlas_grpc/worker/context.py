@@ -10,6 +10,7 @@ from ..errors import Cancelled, FailNow, GiveBack, RetryIn
 from ..model import Severity
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Mapping
     from datetime import timedelta
 
@@ -30,6 +31,7 @@ class JobContext:
 
     __slots__ = (
         "_clock",
+        "_logger",
         "_output",
         "_stopped",
         "_waker",
@@ -69,6 +71,7 @@ class JobContext:
         """The W3C trace context of whoever submitted the job, or empty."""
         self._output = output
         self._clock = clock
+        self._logger: logging.Logger | None = None
         self._stopped = False
         self._waker: threading.Event | None = None
         """Made when somebody waits: most handlers never do, and an event costs more than the rest of a context."""
@@ -87,7 +90,7 @@ class JobContext:
         self._output.progress(current, total, message)
 
     def log(self, message: str, severity: Severity = Severity.INFO) -> None:
-        """Adds a line to the job's log. Lines beyond 16 KiB are cut; a flood is cut too, and the log says so."""
+        """Adds a line to the job's log. One beyond 16 KiB becomes several; a flood is cut, and the log says so."""
         self._output.log(severity, message)
 
     def debug(self, message: str) -> None:
@@ -105,6 +108,16 @@ class JobContext:
     def error(self, message: str) -> None:
         """A line about something that failed."""
         self._output.log(Severity.ERROR, message)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger of the standard library whose records, of every level, become lines of the job's log. It is this
+        job's alone: give it to whoever takes a logger."""
+        if self._logger is None:
+            from .joblog import job_logger
+
+            self._logger = job_logger(self._output)
+        return self._logger
 
     @property
     def cancelled(self) -> bool:

@@ -7,18 +7,18 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..model import LogLine, Progress, Severity
-from .text import clean
+from .text import clean, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_LINE = 16 * 1024
-"""Bytes of one log line; what is longer is cut, and says so."""
+"""Bytes of one log line; what is longer becomes several."""
 MAX_MESSAGE = 1024
 """Bytes of a progress message."""
 MAX_LINES = 1000
 MAX_BYTES = 256 * 1024
-"""How much may wait to be sent. What comes beyond is dropped, and the drop is logged."""
+"""How much may wait to be sent. What is logged beyond is dropped, and the drop is logged; what is printed waits."""
 
 
 class Output:
@@ -28,7 +28,19 @@ class Output:
     whatever is added is taken by the reader that was notified, or notifies again.
     """
 
-    __slots__ = ("_attempt", "_bytes", "_dropped", "_lock", "_logs", "_notify", "_progress", "announced")
+    __slots__ = (
+        "_attempt",
+        "_closed",
+        "_dropped",
+        "_lock",
+        "_logged",
+        "_logs",
+        "_notify",
+        "_printed",
+        "_progress",
+        "_relieve",
+        "announced",
+    )
 
     def __init__(self, attempt: int, notify: Callable[[], None]) -> None:
         self._attempt = attempt
@@ -36,9 +48,21 @@ class Output:
         self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._logs: list[LogLine] = []
-        self._bytes = 0
+        self._logged = _Bound()
+        self._printed = _Bound()
+        self._relieve = _nobody
         self._dropped = 0
+        self._closed = False
         self.announced = False
+
+    @property
+    def full(self) -> bool:
+        """Whether what is printed should wait."""
+        return not self._closed and not self._printed.has_room()
+
+    def when_room(self, relieve: Callable[[], None]) -> None:
+        """Has that called whenever all was taken, by whoever took it."""
+        self._relieve = relieve
 
     def progress(self, current: float, total: float, message: str) -> None:
         """Keeps this report in place of the one before. Raises ValueError when a number is not finite."""
@@ -50,14 +74,25 @@ class Output:
     def log(self, severity: Severity, message: str) -> None:
         """Adds a line, or counts it as dropped when the buffer is full. Raises ValueError for what is no severity."""
         severity = Severity(severity)
-        text = clean(message, MAX_LINE)
-        size = len(text.encode())
+        if self._closed:
+            return
+        lines = [LogLine(severity, part, self._attempt) for part in pieces(clean(message, MAX_BYTES), MAX_LINE)]
         with self._lock:
-            if len(self._logs) >= MAX_LINES or self._bytes + size > MAX_BYTES:
-                self._dropped += 1
-            else:
-                self._logs.append(LogLine(severity, text, self._attempt))
-                self._bytes += size
+            for line in lines:
+                if self._logged.has_room():
+                    self._add(line, self._logged)
+                else:
+                    self._dropped += 1
+        self._announce()
+
+    def printed(self, severity: Severity, lines: Iterable[str]) -> None:
+        """Adds lines, however full it is: whoever calls it looks at `full` first."""
+        if self._closed:
+            return
+        with self._lock:
+            for text in lines:
+                for part in pieces(clean(text, MAX_BYTES), MAX_LINE):
+                    self._add(LogLine(severity, part, self._attempt), self._printed)
         self._announce()
 
     def merge(self, progress: Progress | None, logs: tuple[LogLine, ...]) -> None:
@@ -68,26 +103,56 @@ class Output:
             self.log(line.severity, line.message)
 
     def take(self) -> tuple[Progress | None, tuple[LogLine, ...]]:
-        """What came since the last take."""
+        """What came since the last take, up to `MAX_LINES`; if there is more, there is news again."""
         self.announced = False
         with self._lock:
             progress, self._progress = self._progress, None
-            logs, self._logs = self._logs, []
-            dropped, self._dropped = self._dropped, 0
-            self._bytes = 0
-        if dropped:
-            text = f"{dropped} log lines were dropped here: they came faster than they could be sent"
-            logs.append(LogLine(Severity.WARNING, text, self._attempt))
+            if self._dropped:
+                text = f"{self._dropped} log lines were dropped here: they came faster than they could be sent"
+                self._logs.append(LogLine(Severity.WARNING, text, self._attempt))
+                self._dropped = 0
+            logs, self._logs = self._logs[:MAX_LINES], self._logs[MAX_LINES:]
+            more = bool(self._logs)
+            if not more:
+                self._logged.clear()
+                self._printed.clear()
+        if more:
+            self._announce()
+        else:
+            self._relieve()
         return progress, tuple(logs)
 
     def close(self) -> None:
         """The attempt is over: what a thread that was left behind still says is ignored."""
+        self._closed = True
         self._notify = _nobody
+        self._relieve()
+        self._relieve = _nobody
+
+    def _add(self, line: LogLine, bound: _Bound) -> None:
+        self._logs.append(line)
+        bound.lines += 1
+        bound.bytes += len(line.message)
 
     def _announce(self) -> None:
         if not self.announced:
             self.announced = True
             self._notify()
+
+
+class _Bound:
+    """How many lines and characters of a kind wait."""
+
+    __slots__ = ("bytes", "lines")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.lines = self.bytes = 0
+
+    def has_room(self) -> bool:
+        return self.lines < MAX_LINES and self.bytes < MAX_BYTES
 
 
 def _nobody() -> None:

@@ -7,8 +7,10 @@ timeout, by the kernel for want of memory. None of that may touch the server, an
   `vfork` and `exec`), that imports the module of the handler again. It never imports grpc.
 - **No pickle.** `multiprocessing` pickles what it passes on, and unpickling user data executes it. Here a handler is
   named by module (or file) and qualified name, and data travel as MessagePack over a socket pair (`wire`).
-- **A process group each.** A child leads its own session, so that one signal ends it with whatever it started (a
-  handler that calls ffmpeg), and Ctrl-C at the terminal reaches the server alone.
+- **A tree each.** A child leads its own session, so that Ctrl-C at the terminal reaches the server alone, and orphans
+  below it fall to it, so that it ends with whatever it started (`tree`). What an attempt left running ends with it.
+- **What is printed is the job's.** Stdout and stderr of each child are pipes that the parent reads (`capture`). What
+  was printed before the child said that the attempt is over is in them then, so each line finds its attempt.
 - **Death is seen, not inferred.** A thread waits for each child (`waitid` that leaves the zombie): end of file alone
   would be hidden by a grandchild that inherited the socket. The zombie holds the process id until the group was killed,
   so the signal cannot hit a stranger. What the child had sent before it died is read first.
@@ -29,6 +31,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -36,10 +39,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..model import SECOND, Released
+from .capture import Capture
 from .execution import NEVER, Why, log, log_failure
 from .failures import HandlerRaised, died, outcome_of
 from .problems import ResultRefused
 from .results import admitted
+from .tree import MARK, end_marked, end_tree
 from .wire import OVERHEAD, Ended, Frames, Said, Start, Stop, ToChild, frame, to_parent
 
 if TYPE_CHECKING:
@@ -71,6 +76,8 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(max_result + OVERHEAD)
         self._unsent = bytearray()
+        self._mark = uuid.uuid4().hex
+        self.printed = Capture()
         self._sock, theirs = socket.socketpair()
         self._sock.setblocking(False)
         tied, self._lifeline = os.pipe()
@@ -80,9 +87,15 @@ class Child:
         path = json.dumps([str(entry) for entry in sys.path])
         command = [sys.executable, "-P", "-c", _BOOT, path, str(theirs.fileno()), str(tied), str(max_result)]
         try:
-            # What handlers print goes to stderr: stdout belongs to the program that runs the worker.
+            stdout, stderr = self.printed.open()
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=(theirs.fileno(), tied), start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(theirs.fileno(), tied),
+                start_new_session=True,
+                env={**os.environ, MARK: self._mark},
             )
         except BaseException:
             self._close_ends()
@@ -91,6 +104,7 @@ class Child:
             theirs.close()
             os.close(tied)
         self._loop.add_reader(self._sock, self._read)
+        self.printed.started()
         try:
             Thread(target=self._wait, name=f"atlas-child-{self.pid}", daemon=True).start()
         except RuntimeError:  # the system has no more
@@ -111,8 +125,7 @@ class Child:
     def kill(self) -> None:
         """Ends the process with all that it started."""
         if not self.exited.done():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            end_tree(self.pid)
 
     def ending(self) -> str:
         """How the process ended, for people."""
@@ -167,12 +180,15 @@ class Child:
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         else:
             self._process.wait()
+        end_marked(self._mark)
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._exit)
 
     def _exit(self) -> None:
         while self._read():
             pass
+        self.kill()
+        self.printed.end()
         self._clean_up()
         self.exited.set_result(None)
         self._gone(self)
@@ -185,6 +201,7 @@ class Child:
         self._close_ends()
 
     def _close_ends(self) -> None:
+        self.printed.close()
         self._sock.close()
         os.close(self._lifeline)
 
@@ -219,10 +236,12 @@ class Processes:
             self._ended(execution, Released(SECOND))
             return
         child.execution, execution.child = execution, child
+        child.printed.begin(execution.output)
         try:
             child.send(message)
         except OSError:  # it died idle, and nothing began
             child.execution = None
+            child.printed.begin(None)
             self.start(execution)
 
     def stop(self, execution: Execution, *, kill: bool) -> None:
@@ -263,10 +282,14 @@ class Processes:
             if execution.output is not None:
                 execution.output.merge(message.progress, message.logs)
             return
+        child.printed.end()
         child.execution = execution.child = None
-        child.idle_since = self._clock.monotonic()
-        self._idle.append(child)
-        self._look_at(child.idle_since + IDLE_TIME)
+        if message.spent:
+            child.kill()
+        else:
+            child.idle_since = self._clock.monotonic()
+            self._idle.append(child)
+            self._look_at(child.idle_since + IDLE_TIME)
         if message.frames and execution.why is Why.RUNNING:
             log_failure(execution, HandlerRaised(message.frames))
         self._ended(execution, self._outcome(message))

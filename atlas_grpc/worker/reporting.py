@@ -99,8 +99,8 @@ class Reporter:
             batch, self._reports = self._reports, []
             self._sending = len(batch)
             ended, self._ended = self._ended, []
-            if ended:
-                await self._send_output(ended)
+            while ended and await self._send_output(ended):
+                pass
             await self._hand_in(batch)
             self._sending = 0
             self._flushed.set()
@@ -149,11 +149,13 @@ class Reporter:
         else:
             log.error("the outcome of job %s was refused: %s", report.job_id, type(exc).__name__)
 
-    async def _send_output(self, executions: Iterable[Execution]) -> None:
+    async def _send_output(self, executions: Iterable[Execution]) -> bool:
+        """Sends what they have to say, or a good part of it; False when they have nothing."""
         async with self._updating:
             updates = [update for update in map(_update, executions) if update is not None]
             if updates:
                 await self._update(updates)
+            return bool(updates)
 
     async def _update(self, updates: list[Update]) -> None:
         backoff = Backoff(self._clock, self._rng)

@@ -256,10 +256,11 @@ class Runner:
         self._active[assignment.fence] = execution
         if deadline is not None:
             self._look_at(execution.due)
-        if kind.handler.signature.takes_context:
-            output = Output(assignment.attempt, partial(self._reporter.touch, execution))
-            execution.output = output
-            execution.context = JobContext(assignment, output, deadline=deadline, clock=self._clock)
+        takes_context = kind.handler.signature.takes_context
+        if takes_context or kind.handler.origin is not None:  # which may print
+            output = execution.output = Output(assignment.attempt, partial(self._reporter.touch, execution))
+            if takes_context:
+                execution.context = JobContext(assignment, output, deadline=deadline, clock=self._clock)
         kind.lane.executor.start(execution)
 
     def _ended(self, execution: Execution, outcome: Outcome) -> None:

@@ -18,3 +18,26 @@ def clean(text: str, limit: int) -> str:
     if len(data) <= limit and len(text) <= limit:
         return head
     return data[: limit - len(_MARK.encode())].decode(errors="ignore") + _MARK
+
+
+def pieces(text: str, limit: int) -> list[str]:
+    """A text that is clean, in parts of at most `limit` bytes of UTF-8."""
+    data = text.encode()
+    if len(data) <= limit:
+        return [text]
+    parts = []
+    while data:
+        end = cut(data, limit)
+        parts.append(data[:end].decode())
+        data = data[end:]
+    return parts
+
+
+def cut(data: bytes, limit: int) -> int:
+    """Where to cut UTF-8 so that no character is cut: at `limit` or up to three bytes before."""
+    if len(data) <= limit:
+        return len(data)
+    for back in range(4):
+        if data[limit - back] & 0xC0 != 0x80:
+            return limit - back
+    return limit

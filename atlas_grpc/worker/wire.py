@@ -50,6 +50,8 @@ class Ended(msgspec.Struct, tag="ended"):
     released: Released | None = None
     frames: str = ""
     """The traceback for the log; empty when there is nothing to log."""
+    spent: bool = False
+    """The process should execute no other attempt."""
 
 
 ToChild = Start | Stop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import re
 import signal
@@ -86,7 +88,7 @@ def holds_gil(*, ctx: JobContext) -> None:
     """Spends years in C without giving the interpreter away."""
     ctx.progress(1)
     program = subprocess.Popen(["sleep", "600"])
-    print(f"pids {os.getpid()} {program.pid}", file=sys.stderr, flush=True)
+    print(f"pids {os.getpid()} {program.pid}", file=sys.stderr)
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
@@ -98,15 +100,12 @@ def talkative(lines: int, *, ctx: JobContext) -> None:
 
 
 @handler(executor="process")
-def forks(*, ctx: JobContext) -> str:
-    """Comes back twice: the copy once it got SIGUSR1."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+def forks() -> str:
+    """Comes back twice: the copy first."""
     copy = os.fork()
     if copy == 0:
-        signal.sigwait([signal.SIGUSR1])
         return "the copy"
-    ctx.info(str(copy))
-    return "the original"
+    return f"the original saw {os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])}"
 
 
 @handler(executor="process")
@@ -118,9 +117,76 @@ def leaves_traps() -> int:
 
 
 @handler(executor="process")
-def prints() -> None:
-    print("printed")
-    time.sleep(600)
+def prints(how: str = "", times: int = 1) -> None:
+    """Prints in as many ways as there are."""
+    match how:
+        case "both":
+            print("to stdout")
+            print("to stderr", file=sys.stderr)
+            subprocess.run(["sh", "-c", "echo by a program; echo its stderr >&2"], check=True)
+        case "many":
+            sys.stdout.write("".join(f"line {n}\n" for n in range(times)))
+        case "unended":
+            sys.stdout.write("no end")
+        case "odd":
+            sys.stdout.buffer.write(b"\xff\xfe bad\n\nnul \0 and \xc3\xbc\r\n 10%\r 50%\r100%\n")
+            sys.stdout.flush()
+        case "long":
+            sys.stdout.write("\N{EURO SIGN}" * times)
+        case "c":
+            ctypes.CDLL(None).puts(b"by a library")
+        case "dies":
+            print("last words")
+            os.write(1, b"and half a l")
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            print("printed")
+            time.sleep(600)
+
+
+@handler(executor="process")
+def logs(*, ctx: JobContext) -> None:
+    """By Python's own logging."""
+    ctx.logger.debug("%s of %d", "one", 3)
+    ctx.logger.warning("two")
+    try:
+        raise ValueError("three")
+    except ValueError:
+        ctx.logger.exception("it raised")
+    logging.getLogger("elsewhere").warning("not set up")
+
+
+@handler(executor="process")
+def leaves(how: str, *, ctx: JobContext) -> None:
+    """Leaves a program that prints now and then, in one of the ways to get away; dies, if it is told to."""
+    daemon = "" if how.startswith("plain") else "setsid "
+    environ = {"PATH": os.environ["PATH"]} if "bare" in how else None
+    talk = f"{daemon}sh -c 'echo $$ >&2; exec 2>&-; while :; do echo still here; sleep 0.01; done' &"
+    with subprocess.Popen(["sh", "-c", talk], stderr=subprocess.PIPE, env=environ, text=True) as program:
+        assert program.stderr
+        ctx.info(f"pid {program.stderr.readline().strip()}")
+    if how.endswith("dies"):
+        ctx.progress(1)
+        time.sleep(0.1)  # what it logged is on its way
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how.endswith("stays"):
+        time.sleep(600)
+
+
+@handler(executor="process")
+def stuck() -> int:
+    """Leaves something behind that nobody can end, as far as its process can tell."""
+    from atlas_grpc.worker import _child
+
+    _child.end_descendants = lambda: False
+    return os.getpid()
+
+
+@handler(executor="process")
+def quiet() -> int:
+    """Prints nothing for a moment in which somebody else could."""
+    time.sleep(0.1)
+    return os.getpid()
 
 
 @handler(executor="process")

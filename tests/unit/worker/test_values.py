@@ -21,7 +21,7 @@ from atlas_grpc.worker.failures import frames, outcome_of, worth_logging
 from atlas_grpc.worker.output import MAX_BYTES, MAX_LINE, MAX_LINES, Output
 from atlas_grpc.worker.problems import ResultRefused
 from atlas_grpc.worker.results import admitted, encode
-from atlas_grpc.worker.text import clean
+from atlas_grpc.worker.text import clean, cut, pieces
 from tests.unit.worker.memory_source import BOUND, MemorySource
 
 
@@ -258,6 +258,18 @@ def test_clean_text_is_valid_and_bounded(text, limit):
         assert len(tidy) == len(text)
 
 
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=60), st.integers(4, 20))
+def test_pieces_are_whole_characters_and_all_there_is(text, limit):
+    parts = pieces(text, limit)
+    assert "".join(parts) == text
+    assert all(0 < len(part.encode()) <= limit for part in parts) or parts == [""]
+
+
+@given(st.binary(max_size=30), st.integers(4, 20))
+def test_a_cut_is_near_the_limit_whatever_the_bytes_are(data, limit):
+    assert min(len(data), limit - 3) <= cut(data, limit) <= min(len(data), limit)
+
+
 class Notified:
     def __init__(self):
         self.calls = 0
@@ -285,19 +297,41 @@ def test_progress_must_be_finite(bad):
         Notified().output.progress(bad, 1, "")
 
 
-def test_log_lines_are_cut_and_bounded():
-    output = Notified().output
+def test_log_lines_are_split_and_bounded():
+    told = Notified()
+    output = told.output
     output.log(Severity.ERROR, "ü" * MAX_LINE)
-    (line,) = output.take()[1]
-    assert len(line.message.encode()) <= MAX_LINE
-    assert line.message.endswith("[cut]")
-    assert (line.severity, line.attempt) == (Severity.ERROR, 4)
+    logs = output.take()[1]
+    assert [len(line.message.encode()) for line in logs] == [MAX_LINE, MAX_LINE]
+    assert {(line.severity, line.attempt) for line in logs} == {(Severity.ERROR, 4)}
+    output.log(Severity.INFO, "x" * (MAX_BYTES + 1))
+    assert output.take()[1][-1].message.endswith("[cut]"), "no line is without bound"
     for n in range(MAX_LINES + 5):
         output.log(Severity.INFO, str(n))
-    _, logs = output.take()
-    assert [one.message for one in logs[:-1]] == [str(n) for n in range(MAX_LINES)]
-    assert logs[-1].severity is Severity.WARNING
-    assert logs[-1].message.startswith("5 log lines were dropped")
+    before = told.calls
+    assert [one.message for one in output.take()[1]] == [str(n) for n in range(MAX_LINES)]
+    assert told.calls == before + 1, "there is more"
+    (said,) = output.take()[1]
+    assert said.severity is Severity.WARNING
+    assert said.message.startswith("5 log lines were dropped")
+
+
+def test_what_is_printed_waits_where_what_is_logged_is_dropped():
+    output, relieved = Notified().output, []
+    output.when_room(lambda: relieved.append(output.full))
+    output.printed(Severity.INFO, [str(n) for n in range(MAX_LINES + 7)])
+    assert output.full
+    output.log(Severity.ERROR, "room of its own")
+    assert len(output.take()[1]) == MAX_LINES
+    assert (output.full, relieved) == (True, [])
+    assert [line.message for line in output.take()[1]][-2:] == [str(MAX_LINES + 6), "room of its own"]
+    assert relieved == [False]
+    output.printed(Severity.INFO, ["x" * MAX_BYTES])
+    assert output.full
+    output.close()
+    assert relieved == [False, False], "nobody waits for an attempt that is over"
+    output.printed(Severity.INFO, ["late"])
+    assert len(output.take()[1]) == MAX_BYTES // MAX_LINE
 
 
 @pytest.mark.parametrize("severity", ["ERROR", 0, 30, None])

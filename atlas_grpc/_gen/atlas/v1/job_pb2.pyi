@@ -505,7 +505,7 @@ Global___Progress: typing_extensions.TypeAlias = Progress
 
 @typing.final
 class LogEntry(google.protobuf.message.Message):
-    """One line that a handler logged."""
+    """One line that a handler logged or printed."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -548,9 +548,9 @@ class LogEntry(google.protobuf.message.Message):
     offset: builtins.int
     """Its place in the job's log: 0 for the first line, then counting up without holes."""
     severity: Global___LogEntry.Severity.ValueType
-    """How serious it is, as the handler said."""
+    """How serious it is, as the handler said; INFO for what was printed to stdout, WARNING for what was printed to stderr."""
     message: builtins.str
-    """The text. Cut at the server's limit for a line."""
+    """The text, up to 16 KiB. A longer line is several entries, where Atlas's own worker sends it."""
     attempt: builtins.int
     """The attempt that wrote it."""
     @property
