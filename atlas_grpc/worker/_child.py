@@ -21,7 +21,8 @@ from functools import partial
 
 from ..model import Failed
 from .context import JobContext
-from .failures import frames, outcome_of, worth_logging
+from .failures import frames, outcome_of, over_memory, worth_logging
+from .limits import leave_no_core, limited, out_of_memory
 from .loading import Origin, find
 from .output import Output
 from .results import admitted, encode
@@ -57,7 +58,7 @@ class ChildWorker:
             ended = self._execute(start, context)
             if os.getpid() != self._pid:  # a copy that the handler forked came back from it, too
                 os._exit(1)
-            ended.spent = not end_descendants()
+            ended.spent |= not end_descendants()
             flush()
             with self._sending:
                 output.close()
@@ -69,15 +70,19 @@ class ChildWorker:
     def _execute(self, start: Start, context: JobContext) -> Ended:
         try:
             signature = self._signature(Origin(start.module, start.file, start.qualname))
-            value = signature.call(start.assignment.payload, context if signature.takes_context else None)
+            with limited(start.memory_limit, start.cpu_limit):
+                value = signature.call(start.assignment.payload, context if signature.takes_context else None)
             content = encode(value, signature.result)
             return Ended(result=admitted(content, None, self._max_result).result)
         except BaseException as exc:  # SystemExit and KeyboardInterrupt end the attempt, not the process
             outcome = outcome_of(exc)
             told = frames(exc) if worth_logging(exc) else ""
-            if isinstance(outcome, Failed):
-                return Ended(failed=outcome, frames=told)
-            return Ended(released=outcome)
+            if not isinstance(outcome, Failed):
+                return Ended(released=outcome)
+            spent = out_of_memory(exc)
+            if spent and start.memory_limit is not None:
+                outcome = over_memory(start.memory_limit)
+            return Ended(failed=outcome, frames=told, spent=spent)
 
     def _signature(self, origin: Origin) -> Signature:
         signature = self._signatures.get(origin)
@@ -88,8 +93,9 @@ class ChildWorker:
     def _listen(self) -> None:
         try:
             cutter = Frames(sys.maxsize)
-            while data := self._sock.recv(_READ):
-                for body in cutter.feed(data):
+            room = memoryview(bytearray(_READ))  # made once: the handler may leave no memory for another
+            while size := self._sock.recv_into(room):
+                for body in cutter.feed(room[:size]):
                     self._obey(to_child.decode(body))
         finally:  # the parent is gone, or speaks another language
             end_group()
@@ -110,7 +116,7 @@ class ChildWorker:
     def _report(self) -> None:
         while self._news.wait():
             self._news.clear()
-            with self._sending:
+            with self._sending, suppress(MemoryError):  # the handler took it all; later there is some again
                 current = self._current
                 if current is not None:
                     self._send_output(current[1])
@@ -181,6 +187,7 @@ def main(descriptor: int, lifeline: int, max_result: int) -> None:
     die_with(lifeline)
     outlive_signals()
     adopt_orphans()
+    leave_no_core()
     set_up_printing()
     try:
         ChildWorker(socket.socket(fileno=descriptor), max_result).run()

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 from ..model import SECOND, RetryPolicy
+from ..options import parse_size
 from .problems import InvalidHandler
 from .text import REASON
 
@@ -49,6 +50,9 @@ class Options:
     total_timeout: int | None
     concurrency: int
     executor: Executor
+    memory_limit: int | None = None
+    """Bytes."""
+    cpu_limit: int | None = None
 
 
 @overload
@@ -65,6 +69,8 @@ def handler(
     total_timeout: float | timedelta | None = None,
     concurrency: int = 0,
     executor: Executor | None = None,
+    memory_limit: int | str | None = None,
+    cpu_limit: float | timedelta | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -75,6 +81,8 @@ def handler(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     from 3 attempts, 1 s, doubling. `attempt_timeout`, `total_timeout`: seconds or timedelta. `concurrency`: how many of
     its jobs one worker executes at a time, 0 for as many as it has room for. `executor`: `task` for `async def` and
     `thread` for `def` by themselves; `"process"` for CPU-bound work in `def`, which must stand at the top of a module.
+    `memory_limit` (bytes, or a text such as `"512MiB"`) and `cpu_limit` (seconds or timedelta): what one attempt in a
+    process may use.
 
     The arguments are one model (`def f(args: Model, ctx: JobContext)`) or plain parameters (`def f(path: str, level:
     int = 3, *, ctx: JobContext)`); both are validated when a job is submitted. Raises `InvalidHandler`.
@@ -102,6 +110,8 @@ def checked_options(
     total_timeout: float | timedelta | None = None,
     concurrency: int = 0,
     executor: Executor | None = None,
+    memory_limit: int | str | None = None,
+    cpu_limit: float | timedelta | None = None,
 ) -> Options:
     """The options of `handler` for that function. Raises `InvalidHandler`."""
     if not inspect.isfunction(fn):
@@ -110,6 +120,9 @@ def checked_options(
     check.that(not inspect.isgeneratorfunction(fn) and not inspect.isasyncgenfunction(fn), "must not be a generator")
     check.that(_is_whole(concurrency) and 0 <= concurrency < 2**31, "concurrency must be a whole number, 0 or more")
     doc = inspect.getdoc(fn) or ""
+    ran_by = check.executor(fn, executor)
+    for what, limit in (("memory_limit", memory_limit), ("cpu_limit", cpu_limit)):
+        check.that(limit is None or ran_by == "process", f"{what} needs executor 'process'")
     return Options(
         name=check.name("job type", fn.__name__ if name is None else name, _NAME),
         description=" ".join(doc.split("\n\n", 1)[0].split()),
@@ -118,7 +131,9 @@ def checked_options(
         attempt_timeout=check.timeout("attempt_timeout", attempt_timeout, 30 * DAY),
         total_timeout=check.timeout("total_timeout", total_timeout, 366 * DAY),
         concurrency=concurrency,
-        executor=check.executor(fn, executor),
+        executor=ran_by,
+        memory_limit=check.size("memory_limit", memory_limit),
+        cpu_limit=check.cpu("cpu_limit", cpu_limit),
     )
 
 
@@ -155,6 +170,23 @@ class _Check:
         micros = self.micros(what, value, longest)
         self.that(micros > 0, f"{what} must be more than 0 seconds")
         return micros
+
+    def cpu(self, what: str, value: float | timedelta | None) -> int | None:
+        if value is None:
+            return None
+        micros = self.micros(what, value, 366 * DAY)
+        self.that(micros >= SECOND, f"{what} must be 1 second or more")
+        return micros
+
+    def size(self, what: str, value: int | str | None) -> int | None:
+        if value is None:
+            return None
+        try:
+            size = parse_size(value)
+        except ValueError:
+            raise InvalidHandler(self._owner, f"{what} must be bytes or a text such as '512MiB'") from None
+        self.that(2**20 <= size < 2**60, f"{what} must be 1 MiB or more")
+        return size
 
     def number(self, what: str, value: float, low: float, high: float) -> float:
         self.that(_is_number(value) and low <= value <= high, f"{what} must be a number from {low:g} to {high:g}")

@@ -7,6 +7,7 @@ import traceback
 
 from ..errors import Code, FailNow, GiveBack, RetryIn
 from ..model import SECOND, Failed, Failure, Released
+from ..options import format_duration, format_size
 from .problems import PayloadRefused, ResultRefused
 from .text import REASON, clean
 
@@ -55,6 +56,18 @@ def refused(code: Code, reason: str, message: str) -> Failed:
 def died(how: str) -> Failed:
     """The process of the handler ended without a word."""
     return Failed(Failure(Code.ABORTED, "PROCESS_DIED", f"the process of the handler ended with {how}"))
+
+
+def over_memory(limit: int) -> Failed:
+    """The handler needed more memory than it may use."""
+    text = f"the handler needed more than its memory limit of {format_size(limit)}"
+    return Failed(Failure(Code.RESOURCE_EXHAUSTED, "MEMORY_LIMIT", text))
+
+
+def over_cpu(limit: float) -> Failed:
+    """The handler used more processor time than it may."""
+    text = f"the handler used more than its limit of {format_duration(limit)} of processor time"
+    return Failed(Failure(Code.RESOURCE_EXHAUSTED, "CPU_LIMIT", text))
 
 
 def worth_logging(exc: BaseException) -> bool:

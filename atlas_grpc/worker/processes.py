@@ -39,9 +39,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..model import SECOND, Released
+from ..options import format_size
 from .capture import Capture
 from .execution import NEVER, Why, log, log_failure
-from .failures import HandlerRaised, died, outcome_of
+from .failures import HandlerRaised, died, outcome_of, over_cpu
 from .problems import ResultRefused
 from .results import admitted
 from .tree import MARK, end_marked, end_tree
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..clock import Clock
-    from ..model import Outcome
+    from ..model import Failed, Outcome
+    from .decorator import Options
     from .execution import Ended as EndedCallback
     from .execution import Execution, Limits
 
@@ -59,6 +61,8 @@ IDLE_TIME = 60.0
 """Seconds after which a child without work ends."""
 _CLOSE_TIME = 5.0
 _READ = 256 * 1024
+_FOR_WANT_OF_MEMORY = (-signal.SIGABRT, -signal.SIGBUS, -signal.SIGSEGV)
+"""How programs in C end that do not look whether they got the memory they asked for."""
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from atlas_grpc.worker._child import main; main(*map(int, sys.argv[2:]))"
@@ -127,15 +131,10 @@ class Child:
         if not self.exited.done():
             end_tree(self.pid)
 
-    def ending(self) -> str:
-        """How the process ended, for people."""
-        code = self._process.returncode
-        if code >= 0:
-            return f"exit status {code}"
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
+    @property
+    def exit_code(self) -> int:
+        """The status that the ended process left with, or the number of the signal that ended it, negative."""
+        return self._process.returncode
 
     def _write(self) -> None:
         try:
@@ -228,7 +227,9 @@ class Processes:
         context = execution.context
         assert handler.origin is not None
         left = None if context is None else context.time_left()
-        message = Start(*handler.origin, execution.assignment, left)
+        cpu = handler.options.cpu_limit
+        limits = handler.options.memory_limit, None if cpu is None else cpu / SECOND
+        message = Start(*handler.origin, execution.assignment, left, *limits)
         try:
             child = self._idle.pop() if self._idle else self._spawn()
         except (OSError, RuntimeError) as exc:
@@ -309,4 +310,21 @@ class Processes:
         execution, child.execution = child.execution, None
         if execution is not None:
             execution.child = None
-            self._ended(execution, died(child.ending()))
+            self._ended(execution, _death(child.exit_code, execution.kind.handler.options))
+
+
+def _death(code: int, options: Options) -> Failed:
+    """What becomes of an attempt whose process ended with that exit code."""
+    if code >= 0:
+        return died(f"exit status {code}")
+    if code == -signal.SIGXCPU and options.cpu_limit is not None:
+        return over_cpu(options.cpu_limit / SECOND)
+    try:
+        how = signal.Signals(-code).name
+    except ValueError:
+        how = f"signal {-code}"
+    if code in _FOR_WANT_OF_MEMORY and options.memory_limit is not None:
+        how += f"; its memory limit is {format_size(options.memory_limit)}"
+    elif code == -signal.SIGKILL:
+        how += ", as the kernel does when memory runs out"
+    return died(how)

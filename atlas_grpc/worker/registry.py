@@ -70,6 +70,8 @@ class Registry:
         total_timeout: float | timedelta | None = None,
         concurrency: int = 0,
         executor: Executor | None = None,
+        memory_limit: int | str | None = None,
+        cpu_limit: float | timedelta | None = None,
     ) -> Callable[[F], F]:
         """A decorator that adds the function here; the arguments are those of `atlas_grpc.worker.handler`."""
 
@@ -83,6 +85,8 @@ class Registry:
                 total_timeout=total_timeout,
                 concurrency=concurrency,
                 executor=executor,
+                memory_limit=memory_limit,
+                cpu_limit=cpu_limit,
             )
             self._put(fn, options)
             return fn

@@ -27,6 +27,10 @@ class Start(msgspec.Struct, tag="start"):
     assignment: Assignment
     time_left: float | None
     """Seconds."""
+    memory_limit: int | None = None
+    """Bytes."""
+    cpu_limit: float | None = None
+    """Seconds."""
 
 
 class Stop(msgspec.Struct, tag="stop"):
@@ -75,7 +79,7 @@ class Frames:
         self._buffer = bytearray()
         self._longest = longest
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The bodies that are complete now. Raises ValueError for a frame that is too long."""
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import mmap
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -204,3 +206,57 @@ def signals(how: str, *, ctx: JobContext) -> object:
             return float("nan")
         case _:
             return "x" * 2_000_000
+
+
+@handler(executor="process", memory_limit="64MiB")
+def eats(mib: int, how: str = "") -> int:
+    """Takes so much memory in one of many ways; its process, or the exit code of a program that does it."""
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    match how:
+        case "pieces":
+            _ = [bytes(1000) for _ in range(mib * 1024)]
+        case "mapped":
+            mmap.mmap(-1, mib << 20, flags=private)
+        case "reserved":
+            mmap.mmap(-1, mib << 20, flags=private, prot=mmap.PROT_READ)
+        case "caught":
+            try:
+                bytearray(mib << 20)
+            except MemoryError:
+                return os.getpid()
+        case "aborts":
+            try:
+                bytearray(mib << 20)
+            except MemoryError:
+                os.abort()
+        case "program":
+            return subprocess.run([sys.executable, "-c", f"bytearray({mib} << 20)"], check=False).returncode
+        case _:
+            bytearray(mib << 20)
+    return os.getpid()
+
+
+@handler(executor="process")
+def eats_freely(mib: int) -> int:
+    bytearray(mib << 20)
+    return os.getpid()
+
+
+@handler(executor="process", cpu_limit=1)
+def burns(seconds: float, how: str = "") -> int:
+    """Uses so much processor time."""
+    print("begun")
+    if how == "c":
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    if how == "program":
+        burn = f"import time\nwhile time.process_time() < {seconds}: pass"
+        return subprocess.run([sys.executable, "-c", burn], check=False).returncode
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return os.getpid()
+
+
+@handler(executor="process")
+def soft_limits() -> list[int]:
+    return [resource.getrlimit(which)[0] for which in (resource.RLIMIT_DATA, resource.RLIMIT_CPU, resource.RLIMIT_CORE)]

@@ -10,6 +10,7 @@ import pytest
 
 from atlas_grpc.model import Content, RetryPolicy
 from atlas_grpc.worker import JobContext, Registry, handler
+from atlas_grpc.worker.decorator import checked_options
 from atlas_grpc.worker.problems import DuplicateType, InvalidHandler, LoadFailed, NotAHandler, RegistryError
 from tests.unit.worker import handlers as process_handlers
 
@@ -120,6 +121,8 @@ def test_what_is_not_marked_is_no_handler(what):
         {"executor": "task"},
         {"executor": "fiber"},
         {"executor": "process"},
+        {"memory_limit": "64MiB"},
+        {"cpu_limit": 5},
     ],
 )
 def test_options_out_of_range_are_refused(options):
@@ -127,6 +130,42 @@ def test_options_out_of_range_are_refused(options):
 
         @handler(**options)
         def local() -> None: ...
+
+
+def top() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"memory_limit": 0},
+        {"memory_limit": 2**20 - 1},
+        {"memory_limit": 2**60},
+        {"memory_limit": True},
+        {"memory_limit": -(2**30)},
+        {"memory_limit": "much"},
+        {"memory_limit": 1.5},
+        {"cpu_limit": 0},
+        {"cpu_limit": 0.5},
+        {"cpu_limit": -1},
+        {"cpu_limit": float("nan")},
+        {"cpu_limit": float("inf")},
+        {"cpu_limit": "5"},
+    ],
+)
+def test_limits_out_of_range_are_refused(limits):
+    with pytest.raises(InvalidHandler, match="top"):
+        handler(executor="process", **limits)(top)
+
+
+def test_limits_are_sizes_and_spans():
+    def options(**limits):
+        return checked_options(top, executor="process", **limits)
+
+    assert (options().memory_limit, options().cpu_limit) == (None, None)
+    assert options(memory_limit="512MiB").memory_limit == options(memory_limit=2**29).memory_limit == 2**29
+    assert options(cpu_limit=1.5).cpu_limit == 1_500_000
+    assert options(cpu_limit=timedelta(minutes=1)).cpu_limit == 60_000_000
 
 
 def test_kinds_of_functions_that_cannot_be_handlers():
