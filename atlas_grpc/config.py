@@ -129,7 +129,14 @@ class Settings:
         2 * GIB, SIZE, "jobs", "Memory that the jobs of the memory store may take.", example="512MiB", low=MIB
     )
     max_log_lines: int = declare(
-        1000, COUNT, "jobs", "Log lines kept of one job; then the oldest goes.", unit="lines", low=0, high=1_000_000
+        10_000, COUNT, "jobs", "Log lines kept of one job; then the oldest goes.", unit="lines", low=0, high=10_000_000
+    )
+    max_log_bytes: int = declare(
+        4 * MIB,
+        SIZE,
+        "jobs",
+        "What the log lines kept of one job may take, 100 to 200 bytes for each beside its text; then the oldest goes.",
+        example="64MiB",
     )
 
     handlers: tuple[str, ...] = declare(

@@ -28,7 +28,7 @@ def check_shared(url: str) -> None:
 def open_store(settings: Settings, clock: Clock) -> Store:
     """The store of `settings.store`, not opened yet. Raises WrongUrl."""
     scheme = urlsplit(settings.store).scheme
-    limits: dict[str, Any] = {"max_log_lines": settings.max_log_lines}
+    limits: dict[str, Any] = {"max_log_lines": settings.max_log_lines, "max_log_bytes": settings.max_log_bytes}
     if settings.max_pending_jobs:
         limits["max_pending"] = settings.max_pending_jobs
     if scheme in schemes.MEMORY:

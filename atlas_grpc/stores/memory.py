@@ -44,8 +44,8 @@ class MemoryLimits(msgspec.Struct, frozen=True):
     max_pending: int = 2_000_000
     max_finished: int = 1_000_000
     max_bytes: int = 2 << 30
-    max_log_lines: int = 1_000
-    max_log_bytes: int = 1 << 20
+    max_log_lines: int = 10_000
+    max_log_bytes: int = 4 << 20
     feed_length: int = _FEED_LENGTH
 
 

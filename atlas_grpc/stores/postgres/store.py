@@ -52,8 +52,8 @@ class PostgresLimits(msgspec.Struct, frozen=True):
 
     max_pending: int | None = None
     """Unfinished jobs."""
-    max_log_lines: int = 1_000
-    max_log_bytes: int = 1 << 20
+    max_log_lines: int = 10_000
+    max_log_bytes: int = 4 << 20
     tombstones: int = 1_000_000
     """Deletions that the feed can tell of."""
 

@@ -53,8 +53,8 @@ class RedisLimits(msgspec.Struct, frozen=True):
     max_pending: int = 10_000_000
     max_finished: int = 1_000_000
     max_bytes: int = 0
-    max_log_lines: int = 1_000
-    max_log_bytes: int = 1 << 20
+    max_log_lines: int = 10_000
+    max_log_bytes: int = 4 << 20
     feed_length: int = 100_000
 
 

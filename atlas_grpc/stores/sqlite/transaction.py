@@ -24,8 +24,8 @@ class SqliteLimits(msgspec.Struct, frozen=True):
     max_finished: int = 10_000_000
     max_bytes: int = 1 << 40
     """What the jobs may take in the file."""
-    max_log_lines: int = 1_000
-    max_log_bytes: int = 1 << 20
+    max_log_lines: int = 10_000
+    max_log_bytes: int = 4 << 20
     feed_length: int = 100_000
     """Changes that the feed keeps."""
 

@@ -54,7 +54,8 @@ class StoreFactory(ABC):
     shared: bool = False
     """Whether two Store objects may be open on the same data at the same time."""
     limits: frozenset[str] = frozenset()
-    """Which bounds can be chosen: of `max_pending`, `max_finished`, `max_bytes`, `max_log_lines`, `feed_length`."""
+    """Which bounds can be chosen: of `max_pending`, `max_finished`, `max_bytes`, `max_log_lines`, `max_log_bytes`,
+    `feed_length`."""
 
     @abstractmethod
     def __call__(self, **limits: int) -> AbstractAsyncContextManager[Store]:

@@ -141,6 +141,29 @@ async def a_log_is_bounded(kit: Kit) -> None:
     equal([int(line.message) for line in lines], [line.offset for line in lines], "the last ones")
 
 
+@check(max_log_bytes=50_000)
+async def a_log_is_bounded_in_bytes(kit: Kit) -> None:
+    """The oldest lines go when the text of all is too large, however few they are; the last words stay readable."""
+    job = await kit.running()
+    for n in range(40):
+        await kit.store.report([Update(job.id, job.fence, None, _lines(f"{n} " + "x" * 3_000))])
+    (output,) = await kit.store.outputs([job.id])
+    equal(output.log_end, 40, "every line was counted")
+    lines = await kit.store.logs(job.id, 0, 100)
+    equal([line.offset for line in lines], list(range(output.log_start, 40)), "what is kept, from the first kept on")
+    equal([int(line.message.split()[0]) for line in lines], [line.offset for line in lines], "under its own offset")
+    size = sum(len(line.message) for line in lines)
+    true(20_000 < size <= 50_000, "about as much as the bound allows is kept, and no more")
+    await kit.store.report([Update(job.id, job.fence, None, _lines(*(f"{n} " + "y" * 3_000 for n in range(40, 80))))])
+    lines = await kit.store.logs(job.id, 0, 100)
+    equal(lines[-1].message.split()[0], "79", "more in one report than is kept: the last ones")
+    true(sum(len(line.message) for line in lines) <= 50_000, "the bound holds")
+    await kit.store.report([Update(job.id, job.fence, None, _lines("z" * 60_000, "end"))])
+    equal(
+        [line.message for line in await kit.store.logs(job.id, 0, 100)], ["end"], "a line beyond the bound goes alone"
+    )
+
+
 @check()
 async def hints_arrive(kit: Kit) -> None:
     """on_ready when a job became claimable, on_changes with the record for every write, on_news for a deletion,

@@ -46,7 +46,7 @@ class PostgresFactory(StoreFactory):
 
     durable = True
     shared = True
-    limits = frozenset({"max_pending", "max_log_lines"})
+    limits = frozenset({"max_pending", "max_log_lines", "max_log_bytes"})
 
     def __init__(self, url: str, more: str = "", *, cleaner: str | None = None) -> None:
         self.url = url
