@@ -83,6 +83,20 @@ ROUTES: dict[str, list[Ask]] = {
     "watch many without end": [
         ask("GET /v1/jobs:watch?skipSnapshot=true&filter.queues=silent", headers={"grpc-timeout": "500m"})
     ],
+    "read a log": [
+        *FAILED,
+        ask("GET /v1/jobs/$job/logs"),
+        ask("GET /v1/jobs/$job/logs?startOffset=1&tailLines=0&attempt=1&pageSize=10"),
+        ask("GET /v1/jobs/no-such-job/logs"),
+        ask("GET /v1/jobs/$job/logs?tailLines=-1"),
+    ],
+    "follow a log": [
+        *FAILED,
+        ask("GET /v1/jobs/$job/logs:tail", token="result.resumeToken"),
+        ask("GET /v1/jobs/$job/logs:tail?resumeToken=$token&tailLines=3"),
+        ask("GET /v1/jobs/no-such-job/logs:tail"),
+    ],
+    "follow a log that has no end": [WAITING, ask("GET /v1/jobs/$job/logs:tail", headers={"Grpc-Timeout": "500m"})],
     "cancel what waits": [
         WAITING,
         ask("POST /v1/jobs/$job:cancel", {"reason": "no \u2028 need", "ifVersion": "1"}),
