@@ -23,6 +23,15 @@ for name in [name for name in os.environ if name.startswith("ATLAS_") and not na
     del os.environ[name]
 
 
+_LONG = ("tests/clients/", "tests/robustness/test_check_worker.py", "tests/robustness/test_storm.py")
+"""The files that take the longest: begun first, so that no process that shares the tests is left with one alone."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
 @pytest.fixture(scope="session")
 def store_servers() -> Iterator[Servers]:
     """The database servers of the run."""
