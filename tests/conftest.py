@@ -23,7 +23,7 @@ for name in [name for name in os.environ if name.startswith("ATLAS_") and not na
     del os.environ[name]
 
 
-_LONG = ("tests/clients/", "tests/robustness/test_check_worker.py", "tests/robustness/test_storm.py")
+_LONG = ("tests/clients/", *(f"tests/robustness/test_{name}.py" for name in ("check_worker", "storm", "worker_storm")))
 """The files that take the longest: begun first, so that no process that shares the tests is left with one alone."""
 
 
