@@ -85,7 +85,7 @@ class Siblings:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._pass_on, number)
+            loop.add_signal_handler(number, self._pass_on)
         if changes is None:
             await self._live_together()
             return self._code
@@ -115,8 +115,8 @@ class Siblings:
     async def _end(self, living: asyncio.Task[None]) -> None:
         """Ends all that run, soon."""
         self._ending.set()
-        for number, seconds in ((signal.SIGTERM, _RELOAD_GRACE), (signal.SIGTERM, _FORCED_GRACE)):
-            self._send(number)
+        for seconds in (_RELOAD_GRACE, _FORCED_GRACE):
+            self._send(signal.SIGTERM)
             await asyncio.wait([living], timeout=seconds)
             if living.done():
                 return
@@ -194,10 +194,11 @@ class Siblings:
         del self._running[name]
         return _Life(worked, code, time.monotonic() - began)
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def _pass_on(self) -> None:
         self._told.set()
         self._ending.set()
-        self._send(number)
+        # Whichever it was: of SIGINT, one that is still starting would die with a traceback.
+        self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals, *only: asyncio.subprocess.Process) -> None:
         for process in only or tuple(self._running.values()):

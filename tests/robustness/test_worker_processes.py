@@ -127,6 +127,7 @@ async def test_the_first_signal_drains_all_and_the_second_forces_them():
         a_server() as (client, address),
         a_worker(address, "--processes", "2", "--concurrency", "1", "--drain-timeout", "10m") as worker,
     ):
+        await worker.connected(2)
         jobs = [await client.submit("nap", {"seconds": 600}) for _ in range(2)]
         await asyncio.gather(*map(begun, jobs))
         worker.process.terminate()
@@ -147,6 +148,7 @@ async def test_ctrl_c_at_a_terminal_counts_once(processes: str):
         a_server() as (client, address),
         a_worker(address, "--processes", processes, "--concurrency", "1", terminal=True) as worker,
     ):
+        await worker.connected(int(processes))
         jobs = [await client.submit("nap", {"seconds": 2}) for _ in range(int(processes))]
         await asyncio.gather(*map(begun, jobs))
         assert worker.process.stdin is not None

@@ -77,7 +77,7 @@ async def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         await asyncio.gather(one.running, return_exceptions=True)
 
 
-async def test_a_signal_is_passed_on_once_each_time(family: Family):
+async def test_a_signal_is_passed_on_as_sigterm_once_each_time(family: Family):
     family.plan("a", deaf=1)
     family.plan("b", deaf=1)
     family.start("a", "b")
@@ -90,7 +90,7 @@ async def test_a_signal_is_passed_on_once_each_time(family: Family):
     family.signal(signal.SIGINT)
     assert await family.code() == 0
     for name in "ab":
-        assert [what for who, what, _ in family.notes if who == name] == ["began", "SIGTERM", "SIGINT"]
+        assert [what for who, what, _ in family.notes if who == name] == ["began", "SIGTERM", "SIGTERM"]
 
 
 async def test_the_second_starts_once_the_first_is_at_work(family: Family):
