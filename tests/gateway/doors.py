@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 PATIENCE = 30
 """Seconds for an answer."""
-METADATA = re.compile(r"grpc-(metadata|trailer)-")
+METADATA = re.compile(r"grpc-(metadata|trailer)-|trailer$")
 _VARIABLE = re.compile(r"\$(\w+)")
 
 

@@ -219,6 +219,7 @@ METADATA = {
     "time is up for a stream": [ask("GET /v1/jobs/slow.20000:watch", headers={"Grpc-Timeout": "100m"})],
     "initial": [ask("GET /v1/jobs/headers.1")],
     "trailing": [ask("GET /v1/jobs/trailers.1")],
+    "trailing, asked for": [ask("GET /v1/jobs/trailers.1", headers={"TE": "trailers"})],
     "initial, with an error": [ask("GET /v1/jobs/headers.1.code.5")],
     "both": [ask("GET /v1/jobs/headers.1.trailers.1")],
     "heard": [

@@ -151,6 +151,11 @@ def _binary(asked: Ask, go: Answer, mirror: Answer) -> bool:
     return bool(names) and rest[0] == rest[1] and go.status == mirror.status
 
 
+def _trailers(asked: Ask, go: Answer, mirror: Answer) -> bool:
+    rest = {name: values for name, values in go.metadata.items() if name != "trailer"}
+    return "trailer" in go.metadata and rest == mirror.metadata and go.body == mirror.body
+
+
 PARTICULAR: dict[str, Is] = {
     "method": _method,
     "head": _head,
@@ -172,6 +177,7 @@ PARTICULAR: dict[str, Is] = {
     "binary": _binary,
     "own-header": _own_header,
     "events": _events,
+    "trailers": _trailers,
     "forwarded": _forwarded,
 }
 
