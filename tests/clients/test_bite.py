@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clients.build import Client, build, clients
+from clients.build import Client, clients
 from tests.support import examples
 from tests.support.debian import TIMEOUT
 
-from .conftest import demand
 from .features import FEATURES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.serving import Server
+
+    from .conftest import Builds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT)]
 
@@ -39,11 +40,10 @@ FAULTS = {
 
 
 @pytest.fixture
-def python(tmp_path: Path) -> Client:
+def python(tmp_path: Path, builds: Builds) -> Client:
     """A copy of the Python client, to break."""
     (original,) = (client for client in clients() if client.name == "python")
-    demand(original)
-    build(original)
+    builds(original)
     return replace(original, folder=shutil.copytree(original.folder, tmp_path / "python"))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from clients.build import CLIENTS, build, clients
+from clients.build import CLIENTS, clients
 from tests.support.workers import failures
 
-from .conftest import demand
+if TYPE_CHECKING:
+    from .conftest import Builds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first one builds
 
@@ -18,11 +21,10 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
-def worker(request: pytest.FixtureRequest) -> str:
+def worker(request: pytest.FixtureRequest, builds: Builds) -> str:
     """The command of a worker that has been built."""
     (client,) = (client for client in clients() if client.name == request.param)
-    demand(client)
-    build(client)
+    builds(client)
     return COMMANDS[client.name]
 
 
