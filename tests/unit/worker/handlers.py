@@ -163,7 +163,8 @@ def leaves(how: str, *, ctx: JobContext) -> None:
     """Leaves a program that prints now and then, in one of the ways to get away; dies, if it is told to."""
     daemon = "" if how.startswith("plain") else "setsid "
     environ = {"PATH": os.environ["PATH"]} if "bare" in how else None
-    talk = f"{daemon}sh -c 'echo $$ >&2; exec 2>&-; while :; do echo still here; sleep 0.01; done' &"
+    go_on = "exec sleep 600" if "silent" in how else "while :; do echo still here; sleep 0.01; done"
+    talk = f"{daemon}sh -c 'echo $$ >&2; exec 2>&-; {go_on}' &"
     with subprocess.Popen(["sh", "-c", talk], stderr=subprocess.PIPE, env=environ, text=True) as program:
         assert program.stderr
         ctx.info(f"pid {program.stderr.readline().strip()}")

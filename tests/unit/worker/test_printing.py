@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from atlas_grpc.model import Failed, Severity, Succeeded
-from atlas_grpc.worker.output import MAX_LINE, MAX_LINES
+from atlas_grpc.worker.capture import Capture
+from atlas_grpc.worker.output import MAX_LINE, MAX_LINES, Output
 from tests.unit.worker import handlers
 from tests.unit.worker.memory_source import running
 from tests.unit.worker.test_processes import alive, gone, value
@@ -113,6 +115,23 @@ async def test_the_last_words_of_a_process_that_dies():
     assert isinstance(outcome, Failed)
 
 
+async def test_an_attempt_ends_with_all_that_was_printed_before():
+    capture, outputs = Capture(), [Output(1, print), Output(2, print)]
+    stdout, _ = capture.open()
+    writer = os.dup(stdout)
+    capture.started()
+    for number, output in enumerate(outputs):
+        capture.begin(output)
+        os.write(writer, b"%d\nand a rest of %d" % (number, number))
+        capture.end()
+    capture.close()
+    os.close(writer)
+    assert [[line.message for line in output.take()[1]] for output in outputs] == [
+        ["0", "and a rest of 0"],
+        ["1", "and a rest of 1"],
+    ]
+
+
 async def test_each_attempt_has_its_own_lines():
     async with running(handlers.prints, processes=1) as (source, runner):
         jobs = []
@@ -137,7 +156,7 @@ async def test_python_logging_goes_to_the_log_of_the_job():
 
 
 @on_linux
-@pytest.mark.parametrize("how", ["plain", "daemon", "daemon bare"])
+@pytest.mark.parametrize("how", ["plain", "daemon", "daemon bare silent"])
 async def test_what_a_job_leaves_running_ends_with_it_and_says_nothing_in_the_next_one(how):
     async with running(handlers.leaves, handlers.quiet, processes=1) as (source, runner):
         job = source.add("leaves", {"how": how})
@@ -150,7 +169,7 @@ async def test_what_a_job_leaves_running_ends_with_it_and_says_nothing_in_the_ne
 
 
 @on_linux
-@pytest.mark.parametrize("how", ["plain dies", "daemon dies"])
+@pytest.mark.parametrize("how", ["plain silent dies", "daemon dies", "daemon silent dies"])
 async def test_what_a_process_that_dies_leaves_running_ends_with_it(how):
     async with running(handlers.leaves, processes=1) as (source, _):
         job = source.add("leaves", {"how": how})
@@ -161,7 +180,7 @@ async def test_what_a_process_that_dies_leaves_running_ends_with_it(how):
 
 
 @on_linux
-@pytest.mark.parametrize("how", ["plain stays", "daemon stays", "daemon bare stays"])
+@pytest.mark.parametrize("how", ["plain silent stays", "daemon stays", "daemon bare silent stays"])
 async def test_a_kill_takes_daemons_too(how):
     async with running(handlers.leaves, processes=1) as (source, runner):
         job = source.add("leaves", {"how": how})
