@@ -99,7 +99,7 @@ class Child:
                 stderr=stderr,
                 pass_fds=(theirs.fileno(), tied),
                 start_new_session=True,
-                env={**os.environ, MARK: self._mark},
+                env={**os.environ, MARK: f"{os.environ.get(MARK, '')} {self._mark}"},
             )
         except BaseException:
             self._close_ends()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MARK = "_ATLAS_CHILD"
-"""The environment variable that says which child process a program descends from."""
+"""The environment variable that says which child processes a program descends from."""
 LINUX = sys.platform == "linux"
 _PATIENCE = 2.0
 """Seconds that killed processes have to be gone."""
@@ -68,10 +68,10 @@ def end_tree(leader: int) -> None:
 
 
 def end_marked(value: str) -> None:
-    """Kills what has that mark in its environment, wherever it is, and waits for its end. It reads the environment of
-    every process.
+    """Kills what has that unique mark in its environment, wherever it is, and waits for its end. It reads the
+    environment of every process.
     """
-    mark = f"{MARK}={value}".encode()
+    mark = value.encode()
     killed: set[int] = set()
     for _ in range(_ROUNDS if LINUX else 0):
         found = {pid for pid in _all() if mark in _read(_PROC / str(pid) / "environ")}
