@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from . import errors, pb
     from .client import Client, Job, JobState, SyncClient, new_job
     from .errors import AtlasError, FailNow, GiveBack, JobCancelled, JobFailed, RetryIn
-    from .worker import JobContext, Registry, handler
+    from .worker import Depends, JobContext, Registry, handler, lifespan, middleware
 
 __version__ = "0.3.0"
 
 __all__ = [
     "AtlasError",
     "Client",
+    "Depends",
     "FailNow",
     "GiveBack",
     "Job",
@@ -31,6 +32,8 @@ __all__ = [
     "__version__",
     "errors",
     "handler",
+    "lifespan",
+    "middleware",
     "new_job",
     "pb",
 ]
@@ -39,7 +42,7 @@ _MODULES = ("errors", "pb")
 _HOMES = {
     "client": ("Client", "Job", "JobState", "SyncClient", "new_job"),
     "errors": ("AtlasError", "FailNow", "GiveBack", "JobCancelled", "JobFailed", "RetryIn"),
-    "worker": ("JobContext", "Registry", "handler"),
+    "worker": ("Depends", "JobContext", "Registry", "handler", "lifespan", "middleware"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -391,6 +391,16 @@ class GiveBack(HandlerSignal):
         self.delay = seconds(delay)
 
 
+class HandlerFailed(Exception):
+    """What a handler raised in a process of its own, as the middleware around it sees it: the exception itself stays
+    there. `reason` and `message` are those of the job's error."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+
 def seconds(value: float | timedelta) -> float:
     """A time span in seconds. Raises ValueError when it is negative or not finite."""
     number = float(value) if isinstance(value, int | float) else value.total_seconds()

@@ -13,6 +13,7 @@ from ..clock import SystemClock
 from ..observe.logs import bind_job, configure, get_logger
 from ..process import leave, run_loop, tame_garbage_collector
 from ..worker import Registry, Runner
+from ..worker.problems import RegistryError
 from .source import RemoteSource
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ def run(
         await leave(pipeline, code)
         return code
 
-    return run_loop(work(), uvloop=uvloop)
+    try:
+        return run_loop(work(), uvloop=uvloop)
+    except RegistryError as error:  # a lifespan
+        print(f"atlas: {error}", file=sys.stderr)
+        return FAILED
 
 
 async def _until_over(

@@ -35,6 +35,7 @@ from ..observe.series import Names
 from ..stores import open_store
 from ..stores.measured import measured
 from ..stores.vitals import VITALS, Sampler
+from ..worker.problems import RegistryError
 from . import listening, probes, reflection
 from .admission import objection
 from .calls import Guard
@@ -111,7 +112,7 @@ class AtlasServer:
         self._channel: grpc.aio.Channel | None = None
 
     async def start(self) -> None:
-        """Listens and serves. Raises AddressInUse; nothing is left running then."""
+        """Listens and serves. Raises AddressInUse, or LifespanFailed; nothing is left running then."""
         try:
             await self._start()
         except BaseException:
@@ -134,7 +135,7 @@ class AtlasServer:
         self._spawn(self.guard.watch_deadlines())
         self._spawn(LoopLag(self.clock, self.metrics).run())
         if self.settings.worker:
-            self._start_worker()
+            await self._start_worker()
         local = self._bind_local() if self.settings.http_address != "off" else None
         if self._shared_metrics is not None:
             await self._shared_metrics.start()
@@ -184,7 +185,7 @@ class AtlasServer:
         await self._vitals.refresh()
         return self.metrics.render()[0]
 
-    def _start_worker(self) -> None:
+    async def _start_worker(self) -> None:
         from ..worker import Runner
 
         settings = self.settings
@@ -202,6 +203,7 @@ class AtlasServer:
             bind=_bind_logs,
         )
         self._spawn(self._runner.run())
+        await self._runner.ready()
 
     def _admit(self, content: Content) -> str | None:
         return objection(content, self.settings.max_result_bytes)
@@ -313,7 +315,8 @@ def _bind_logs(assignment: Assignment) -> None:
 
 
 def _complain(task: asyncio.Task[object]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, RegistryError):  # that one is told by `start`
         log.error("a background loop of the server ended", exc_info=error)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ..process.sibling import Sibling
 from ..stores import WrongUrl, check_shared
 from ..worker import Registry
 from ..worker.builtin import sleep
+from ..worker.problems import RegistryError
 from .app import AtlasServer
 from .listening import AddressInUse
 from .siblings import serve_together
@@ -52,7 +54,7 @@ def run(loaded: Loaded, changes: Changes | None = None) -> int:
             check_shared(settings.store)
         serving = serve_together(settings, changes) if parent else _serve(settings, registry, pipeline, sibling)
         return run_loop(serving, uvloop=settings.uvloop)
-    except (AddressInUse, AtlasError, WrongUrl) as error:
+    except (AddressInUse, AtlasError, RegistryError, WrongUrl) as error:
         print(f"atlas: {error}", file=sys.stderr)
         return FAILED
 
@@ -64,12 +66,15 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline, 
         loop.add_signal_handler(number, signals.put_nowait, number)
     server = AtlasServer(settings, registry, sibling=sibling)
     server.metrics.counter(*LOG_LINES_DROPPED, lambda: pipeline.dropped)
-    await server.start()
+    told = asyncio.create_task(signals.get())
+    if not await _started(server, told):
+        await leave(pipeline, OK)
+        return OK
     tame_garbage_collector()
     if sibling is not None:
         sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
     _announce(server)
-    first = await signals.get()
+    first = await told
     log.info("draining", signal=first.name, timeout=settings.drain_timeout)
     drain = asyncio.create_task(server.stop(settings.drain_timeout))
     force = asyncio.create_task(signals.get())
@@ -82,6 +87,20 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline, 
     log.info("stopped")
     await leave(pipeline, OK)
     return OK
+
+
+async def _started(server: AtlasServer, told: asyncio.Task[signal.Signals]) -> bool:
+    """Starts it, which may take as long as the lifespans of its handlers do; False when it is told to stop before."""
+    starting = asyncio.create_task(server.start())
+    await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        return True
+    log.info("told to stop before it served", signal=told.result().name)
+    starting.cancel()
+    with suppress(asyncio.CancelledError):
+        await starting
+    return False
 
 
 def _announce(server: AtlasServer) -> None:

@@ -12,7 +12,7 @@ from ..worker.builtin import sleep
 from ..worker.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from ..clock import Clock
 
@@ -21,24 +21,26 @@ _DEFAULTS: dict[str, Any] = {"grpc_address": "127.0.0.1:0", "http_address": "off
 
 @asynccontextmanager
 async def serving(
-    *handlers: Callable[..., Any] | Registry | str, clock: Clock | None = None, grace: float = 5.0, **options: Any
+    *handlers: Callable[..., Any] | Registry | str,
+    clock: Clock | None = None,
+    grace: float = 5.0,
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
+    **options: Any,
 ) -> AsyncIterator[AtlasServer]:
-    """Runs a server with the built-in types and `handlers` (functions, registries, modules or files) until the block
-    ends.
+    """Runs a server with the built-in types and `handlers` (functions, registries, modules or files; middleware and
+    lifespans too) until the block ends.
 
-    `options` are those of `atlas_grpc.config.Settings`; the store is that of the variable ATLAS_STORE when it is set.
-    The server's address is `server.grpc_address`; with `http_address="127.0.0.1:0"` there is `server.http.port` too.
+    `overrides`: what stands in for dependencies of the handlers; those in processes cannot have any. `options` are
+    those of `atlas_grpc.config.Settings`; the store is that of the variable ATLAS_STORE when it is set. The server's
+    address is `server.grpc_address`; with `http_address="127.0.0.1:0"` there is `server.http.port` too.
     """
-    registry = Registry()
+    registry = Registry(overrides=overrides)
     registry.add(sleep)
     for item in handlers:
         if isinstance(item, str):
             registry.load(item)
-        elif isinstance(item, Registry):
-            for one in item:
-                registry.add(one.fn)
         else:
-            registry.add(item)
+            registry.include(item)
     store = {"store": os.environ["ATLAS_STORE"]} if os.environ.get("ATLAS_STORE") else {}
     server = AtlasServer(Settings(**{**_DEFAULTS, **store, **options}), registry, clock=clock)
     await server.start()

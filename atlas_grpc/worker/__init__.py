@@ -1,7 +1,7 @@
 """Executing jobs: handlers, the registry that knows them, and the runner that leases work and hands in results.
 
-`handler` and `JobContext` are all that a module of handlers needs and cost little to import; `Registry` and `Runner`
-are loaded when they are first asked for, because they bring Pydantic along.
+`handler`, `JobContext`, `Depends`, `middleware` and `lifespan` are all that a module of handlers needs and cost little
+to import; `Registry` and `Runner` are loaded when they are first asked for, because they bring Pydantic along.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from .context import JobContext
 from .decorator import handler
+from .depends import Depends
+from .lifespans import lifespan
+from .middlewares import CallNext, middleware
 
 if TYPE_CHECKING:
     from .registry import Registry
     from .runner import Runner
 
-__all__ = ["JobContext", "Registry", "Runner", "handler"]
+__all__ = ["CallNext", "Depends", "JobContext", "Registry", "Runner", "handler", "lifespan", "middleware"]
 
 _LAZY = {"Registry": ".registry", "Runner": ".runner"}
 

@@ -18,17 +18,24 @@ import time
 import traceback
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..model import Failed
 from .context import JobContext
 from .failures import frames, outcome_of, over_memory, worth_logging
+from .lifespans import Lifespan, Lifespans, at_once
 from .limits import leave_no_core, limited, out_of_memory
 from .loading import Origin, find
 from .output import Output
 from .results import admitted, encode
 from .signature import Signature
 from .tree import adopt_orphans, end_descendants
-from .wire import Ended, Frames, Said, Start, Stop, ToParent, frame, to_child
+from .wire import Ended, Frames, Leave, Said, Start, Stop, ToChild, ToParent, frame, to_child
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..model import Content
 
 REPORT_INTERVAL = 0.05
 """Seconds between two reports of one handler."""
@@ -42,19 +49,20 @@ class ChildWorker:
     def __init__(self, sock: socket.socket, max_result: int) -> None:
         self._sock = sock
         self._sending = threading.Lock()
-        self._starts: queue.SimpleQueue[tuple[Start, JobContext, Output]] = queue.SimpleQueue()
+        self._starts: queue.SimpleQueue[tuple[Start, JobContext, Output] | None] = queue.SimpleQueue()
         self._news = threading.Event()
         self._current: tuple[JobContext, Output] | None = None
         self._signatures: dict[Origin, Signature] = {}
+        self._lifespans: Lifespans | None = None
         self._max_result = max_result
         self._pid = os.getpid()
 
     def run(self) -> None:
-        """Serves until the parent is gone; never returns."""
+        """Serves until the parent is gone, or wants no more."""
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._report, daemon=True).start()
-        while True:
-            start, context, output = self._starts.get()
+        while (work := self._starts.get()) is not None:
+            start, context, output = work
             ended = self._execute(start, context)
             if os.getpid() != self._pid:  # a copy that the handler forked came back from it, too
                 os._exit(1)
@@ -66,14 +74,19 @@ class ChildWorker:
                     pass
                 self._current = None
                 self._send(ended)
+        if self._lifespans is not None:
+            at_once(self._lifespans.leave())
 
     def _execute(self, start: Start, context: JobContext) -> Ended:
         try:
             signature = self._signature(Origin(start.module, start.file, start.qualname))
+            context.state = self._state(start.lifespans)
+
+            def conclude(value: Any) -> Content:
+                return admitted(encode(value, signature.result), None, self._max_result).result
+
             with limited(start.memory_limit, start.cpu_limit):
-                value = signature.call(start.assignment.payload, context if signature.takes_context else None)
-            content = encode(value, signature.result)
-            return Ended(result=admitted(content, None, self._max_result).result)
+                return Ended(result=signature.perform(start.assignment.payload, context, conclude))
         except BaseException as exc:  # SystemExit and KeyboardInterrupt end the attempt, not the process
             outcome = outcome_of(exc)
             told = frames(exc) if worth_logging(exc) else ""
@@ -83,6 +96,13 @@ class ChildWorker:
             if spent and start.memory_limit is not None:
                 outcome = over_memory(start.memory_limit)
             return Ended(failed=outcome, frames=told, spent=spent)
+
+    def _state(self, origins: tuple[Origin, ...]) -> Mapping[str, Any]:
+        """What the lifespans yielded. Those that failed to begin are tried again by the next attempt."""
+        if self._lifespans is None:
+            self._lifespans = Lifespans(Lifespan(find(origin)) for origin in origins)
+        at_once(self._lifespans.enter())
+        return self._lifespans.state
 
     def _signature(self, origin: Origin) -> Signature:
         signature = self._signatures.get(origin)
@@ -100,7 +120,7 @@ class ChildWorker:
         finally:  # the parent is gone, or speaks another language
             end_group()
 
-    def _obey(self, message: Start | Stop) -> None:
+    def _obey(self, message: ToChild) -> None:
         match message:
             case Start():
                 output = Output(message.assignment.attempt, self._news.set)
@@ -112,6 +132,8 @@ class ChildWorker:
                 current = self._current
                 if current is not None and current[0].fence == message.fence:
                     current[0].request_stop()
+            case Leave():
+                self._starts.put(None)
 
     def _report(self) -> None:
         while self._news.wait():

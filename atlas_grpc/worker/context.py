@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import Cancelled, FailNow, GiveBack, RetryIn
 from ..model import Severity
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 _making = threading.Lock()
+
+NO_STATE: Mapping[str, Any] = MappingProxyType({})
 
 
 class JobContext:
@@ -44,12 +47,19 @@ class JobContext:
         "namespace",
         "queue",
         "run",
+        "state",
         "traceparent",
         "type",
     )
 
     def __init__(
-        self, assignment: Assignment, output: Output, *, deadline: float | None = None, clock: Clock | None = None
+        self,
+        assignment: Assignment,
+        output: Output,
+        *,
+        deadline: float | None = None,
+        clock: Clock | None = None,
+        state: Mapping[str, Any] = NO_STATE,
     ) -> None:
         self.id: str = assignment.job_id
         """The job."""
@@ -69,6 +79,8 @@ class JobContext:
         """When the attempt must be over, on the monotonic clock of this process; None means without limit."""
         self.traceparent: str = assignment.traceparent
         """The W3C trace context of whoever submitted the job, or empty."""
+        self.state: Mapping[str, Any] = state
+        """What the lifespans of this process yielded."""
         self._output = output
         self._clock = clock
         self._logger: logging.Logger | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ..model import Released, Stopped, Succeeded, TimedOut
 from .failures import HandlerRaised, outcome_of, stand_in, worth_logging
 from .results import NOTHING, admitted, encode
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..model import Assignment, Failed, Outcome, Released
+    from ..model import Assignment, Failed, Outcome
+    from .around import Inner
     from .context import JobContext
     from .output import Output
     from .processes import Child
@@ -40,15 +43,34 @@ class Why(IntEnum):
     LOST = 4
 
 
+def verdict_on(why: Why, outcome: Outcome) -> Outcome | None:
+    """What is reported of a handler that was asked to stop; None for nothing. One that finished first has finished."""
+    if why is Why.LOST:
+        return None
+    if isinstance(outcome, Succeeded):
+        return outcome
+    match why:
+        case Why.CANCELLED:
+            return Stopped()
+        case Why.TIMEOUT:
+            return TimedOut()
+        case _:
+            return Released()
+
+
 class Kind:
     """A job type at work: its handler, its limits and how many of its jobs run."""
 
-    __slots__ = ("busy", "handler", "lane", "limit", "name")
+    __slots__ = ("busy", "executor", "handler", "lane", "limit", "name", "takes_context")
 
     def __init__(self, handler: Handler, lane: Lane, slots: int) -> None:
         self.handler = handler
         self.name = handler.info.name
         self.lane = lane
+        self.executor = lane.executor
+        """What its attempts are given to: that of its lane, or what puts middleware around it."""
+        self.takes_context = handler.signature.takes_context
+        """Whether its attempts need a `JobContext`."""
         self.limit = min(handler.info.concurrency or slots, lane.capacity)
         self.busy = 0
 
@@ -68,7 +90,20 @@ class Lane:
 class Execution:
     """An attempt from the lease to its end. Used from the event loop only, but for `context` and `output`."""
 
-    __slots__ = ("assignment", "child", "context", "due", "kind", "output", "settled", "started", "task", "why")
+    __slots__ = (
+        "assignment",
+        "child",
+        "context",
+        "due",
+        "inner",
+        "killed",
+        "kind",
+        "output",
+        "settled",
+        "started",
+        "task",
+        "why",
+    )
 
     def __init__(self, assignment: Assignment, kind: Kind, due: float) -> None:
         self.assignment = assignment
@@ -78,11 +113,15 @@ class Execution:
         self.why = Why.RUNNING
         self.settled = False
         """True once its outcome was handed in, though its thread may be running on."""
+        self.killed = False
+        """True once its executor was told to end it by force."""
         self.started = False
         self.context: JobContext | None = None
         self.output: Output | None = None
         self.task: asyncio.Task[None] | None = None
         self.child: Child | None = None
+        self.inner: Inner | None = None
+        """The handler's part, when there is middleware around it."""
 
 
 class Limits(NamedTuple):
@@ -115,14 +154,19 @@ def perform(execution: Execution, limits: Limits) -> Outcome:
     if limits.bind is not None:
         limits.bind(execution.assignment)
     try:
-        value = signature.call(execution.assignment.payload, execution.context)
-        return conclude(value, execution, limits)
+        if signature.dependencies is None:
+            value = signature.call(execution.assignment.payload, execution.context)
+            return conclude(value, execution, limits)
+        finish = partial(conclude, execution=execution, limits=limits)
+        return signature.perform(execution.assignment.payload, execution.context, finish)
     except BaseException as exc:
         return failed(execution, exc)
 
 
 def conclude(value: Any, execution: Execution, limits: Limits) -> Outcome:
     """The outcome of a handler that returned. Raises `ResultRefused`."""
+    if execution.inner is not None:
+        execution.inner.returned = value
     if value is None:
         return NOTHING
     return admitted(encode(value, execution.kind.handler.signature.result), limits.admit, limits.max_bytes)
@@ -130,12 +174,18 @@ def conclude(value: Any, execution: Execution, limits: Limits) -> Outcome:
 
 def failed(execution: Execution, exc: BaseException) -> Failed | Released:
     """The outcome of a handler that raised; tells the log, unless it was asked to stop."""
+    if execution.inner is not None:
+        execution.inner.raised = exc
     if execution.why is Why.RUNNING and worth_logging(exc):
         log_failure(execution, stand_in(exc))
     return outcome_of(exc)
 
 
 def log_failure(execution: Execution, raised: HandlerRaised) -> None:
-    """A line with a traceback, for whoever runs the worker."""
+    """A line with a traceback, for whoever runs the worker, unless a middleware is still to say what becomes of it."""
+    inner = execution.inner
+    if inner is not None and not inner.over:
+        inner.unlogged = raised
+        return
     job = execution.assignment
     log.warning("handler failed: job %s, type %s, attempt %d", job.job_id, job.type, job.attempt, exc_info=raised)

@@ -1,10 +1,11 @@
 """What can be wrong with handlers before a job runs, and with a payload when one is about to.
 
 RegistryError
-├── InvalidHandler     the function or its options cannot be a handler
+├── InvalidHandler     the function or its options cannot be a handler (a middleware, a lifespan)
 ├── NotAHandler        there is no `@handler` on it
 ├── DuplicateType      two handlers for one job type
-└── LoadFailed         a module or file could not be loaded, or holds no handlers
+├── LoadFailed         a module or file could not be loaded, or holds no handlers
+└── LifespanFailed     a lifespan could not be entered
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class RegistryError(Exception):
 
 
 class InvalidHandler(RegistryError):
-    """The function, its signature or its options cannot be those of a handler."""
+    """The function, its signature or its options cannot be those of a handler, or of what else `kind` names."""
 
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"handler {name}: {problem}")
+    def __init__(self, name: str, problem: str, *, kind: str = "handler") -> None:
+        super().__init__(f"{kind} {name}: {problem}")
         self.handler = name
         self.problem = problem
 
@@ -51,6 +52,17 @@ class LoadFailed(RegistryError):
     def __init__(self, spec: str, problem: str) -> None:
         super().__init__(f"cannot load handlers from {spec!r}: {problem}")
         self.spec = spec
+        self.problem = problem
+
+
+class LifespanFailed(RegistryError):
+    """What a worker needs for its life could not be had; `__cause__` is what the lifespan raised."""
+
+    reason = "LIFESPAN_FAILED"
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"lifespan {name} failed: {problem}")
+        self.lifespan = name
         self.problem = problem
 
 

@@ -46,19 +46,22 @@ from .failures import HandlerRaised, died, outcome_of, over_cpu
 from .problems import ResultRefused
 from .results import admitted
 from .tree import MARK, end_marked, end_tree
-from .wire import OVERHEAD, Ended, Frames, Said, Start, Stop, ToChild, frame, to_parent
+from .wire import OVERHEAD, Ended, Frames, Leave, Said, Start, Stop, ToChild, frame, to_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..clock import Clock
     from ..model import Failed, Outcome
     from .decorator import Options
     from .execution import Ended as EndedCallback
     from .execution import Execution, Limits
+    from .loading import Origin
 
 IDLE_TIME = 60.0
 """Seconds after which a child without work ends."""
+LEAVE_TIME = 5.0
+"""Seconds that a child has to leave its lifespans."""
 _CLOSE_TIME = 5.0
 _READ = 256 * 1024
 _FOR_WANT_OF_MEMORY = (-signal.SIGABRT, -signal.SIGBUS, -signal.SIGSEGV)
@@ -130,6 +133,12 @@ class Child:
         """Ends the process with all that it started."""
         if not self.exited.done():
             end_tree(self.pid)
+
+    def leave(self) -> None:
+        """Ends the process after it has left its lifespans, if it does so in time."""
+        with suppress(OSError):
+            self.send(Leave())
+        self._loop.call_later(LEAVE_TIME, self.kill)
 
     @property
     def exit_code(self) -> int:
@@ -206,14 +215,22 @@ class Child:
 
 
 class Processes:
-    """Runs handlers in children. They are started when they are needed; the caller bounds their number, and calls
-    `expire` when `look_at` said."""
+    """Runs handlers in children, which enter `lifespans` first. They are started when they are needed; the caller
+    bounds their number, and calls `expire` when `look_at` said."""
 
-    def __init__(self, ended: EndedCallback, limits: Limits, clock: Clock, look_at: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        ended: EndedCallback,
+        limits: Limits,
+        clock: Clock,
+        look_at: Callable[[float], None],
+        lifespans: Sequence[Origin] = (),
+    ) -> None:
         self._ended = ended
         self._limits = limits
         self._clock = clock
         self._look_at = look_at
+        self._lifespans = tuple(lifespans)
         self._children: set[Child] = set()
         self._idle: list[Child] = []
 
@@ -229,7 +246,7 @@ class Processes:
         left = None if context is None else context.time_left()
         cpu = handler.options.cpu_limit
         limits = handler.options.memory_limit, None if cpu is None else cpu / SECOND
-        message = Start(*handler.origin, execution.assignment, left, *limits)
+        message = Start(*handler.origin, execution.assignment, left, *limits, self._lifespans)
         try:
             child = self._idle.pop() if self._idle else self._spawn()
         except (OSError, RuntimeError) as exc:
@@ -259,16 +276,26 @@ class Processes:
         """Ends children that were idle for too long; returns when to look again."""
         for child in [child for child in self._idle if child.idle_since + IDLE_TIME <= now]:
             self._idle.remove(child)
-            child.kill()
+            self._end(child)
         return min((child.idle_since + IDLE_TIME for child in self._idle), default=NEVER)
 
     async def close(self) -> None:
         for child in self._children:
-            child.kill()
+            self._end(child)
+        if self._children and self._lifespans:
+            await asyncio.wait([child.exited for child in self._children], timeout=LEAVE_TIME)
+            for child in self._children:
+                child.kill()
         if self._children:
             _, late = await asyncio.wait([child.exited for child in self._children], timeout=_CLOSE_TIME)
             if late:
                 log.error("%d processes of handlers did not end", len(late))
+
+    def _end(self, child: Child) -> None:
+        if self._lifespans and child.execution is None:
+            child.leave()
+        else:
+            child.kill()
 
     def _spawn(self) -> Child:
         child = Child(self._limits.max_bytes, self._handle, self._gone)

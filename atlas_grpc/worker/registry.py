@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ..model import TypeInfo
 from .decorator import MARK, Executor, F, Options, RetryOptions, checked_options
+from .lifespans import MARK as LIFESPAN
+from .lifespans import L, Lifespan, Where
 from .loading import load_module, origin_of
-from .problems import DuplicateType, LoadFailed, NotAHandler
+from .middlewares import MARK as MIDDLEWARE
+from .middlewares import M, Middleware, Reach, checked_reach
+from .problems import DuplicateType, InvalidHandler, LoadFailed, NotAHandler
 from .signature import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import timedelta
 
     from ..errors import Violation
     from ..model import Content
+    from .depends import Overrides
+    from .loading import Origin
+
+_NONE: Overrides = MappingProxyType({})
 
 
 class Handler:
-    """A function, how it is called and what it announces. Raises `InvalidHandler` when it cannot be one."""
+    """A function, how it is called and what it announces; `overrides` has what stands in for some of its dependencies.
+    Raises `InvalidHandler` when it cannot be one."""
 
     __slots__ = ("fn", "info", "options", "origin", "signature")
 
-    def __init__(self, fn: Callable[..., Any], options: Options) -> None:
+    def __init__(self, fn: Callable[..., Any], options: Options, overrides: Overrides = _NONE) -> None:
         self.fn = fn
         self.options = options
-        self.signature = Signature(fn)
+        self.signature = Signature(fn, overrides)
         self.origin = origin_of(fn) if options.executor == "process" else None
         """Where a child process finds it; None when it runs in this one."""
         self.info = TypeInfo(
@@ -42,13 +51,31 @@ class Handler:
             concurrency=options.concurrency,
             executor=options.executor,
         )
+        plan = self.signature.dependencies
+        if self.origin is not None and plan is not None and plan.overridden:
+            raise InvalidHandler(fn.__qualname__, f"no override of {plan.overridden[0]} reaches its process")
+
+
+class _Placed(NamedTuple):
+    """A middleware, what it is around, and whose handlers."""
+
+    fn: Middleware
+    reach: Reach
+    of: Registry
 
 
 class Registry:
-    """Handlers by job type. Empty at first; `load("atlas_grpc.worker.builtin")` brings `sleep`."""
+    """Handlers by job type, the middleware around them and the lifespans that they need. Empty at first;
+    `load("atlas_grpc.worker.builtin")` brings `sleep`.
 
-    def __init__(self) -> None:
+    `overrides`, for tests: functions that stand in for dependencies, by those that they stand in for.
+    """
+
+    def __init__(self, *, overrides: Overrides | None = None) -> None:
+        self._overrides = overrides or _NONE
         self._handlers: dict[str, Handler] = {}
+        self._middleware: list[_Placed] = []
+        self._lifespans: list[Lifespan] = []
 
     def add(self, fn: Callable[..., Any]) -> Handler:
         """Adds a function that `@handler` marked; harmless when it was added before.
@@ -93,16 +120,89 @@ class Registry:
 
         return decorate
 
-    def load(self, spec: str) -> list[Handler]:
-        """Adds all handlers of a dotted module or a `.py` file: marked functions, and those of its registries.
+    @overload
+    def middleware(self, fn: M, /) -> M: ...
 
-        Raises `LoadFailed` when it cannot be imported or holds none, and what `add` raises.
+    @overload
+    def middleware(self, /, *, types: Sequence[str] = ("*",)) -> Callable[[M], M]: ...
+
+    def middleware(self, fn: M | None = None, /, *, types: Sequence[str] = ("*",)) -> M | Callable[[M], M]:
+        """A decorator that puts a middleware around the handlers that this registry has or will have; the arguments are
+        those of `atlas_grpc.worker.middleware`."""
+
+        def place(fn: M) -> M:
+            self._place(fn, checked_reach(fn, types), self)
+            return fn
+
+        return place if fn is None else place(fn)
+
+    @overload
+    def lifespan(self, fn: L, /) -> L: ...
+
+    @overload
+    def lifespan(self, /, *, where: Where | None = None) -> Callable[[L], L]: ...
+
+    def lifespan(self, fn: L | None = None, /, *, where: Where | None = None) -> L | Callable[[L], L]:
+        """A decorator that adds a lifespan; the arguments are those of `atlas_grpc.worker.lifespan`."""
+
+        def enlist(fn: L) -> L:
+            self._enlist(Lifespan(fn, where))
+            return fn
+
+        return enlist if fn is None else enlist(fn)
+
+    def include(self, *things: Callable[..., Any] | Registry) -> list[Handler]:
+        """Adds what `@handler`, `@middleware` and `@lifespan` marked, and what other registries hold: their middleware
+        stays around their own handlers. Answers the handlers.
+
+        Raises what `add` raises.
         """
-        module = load_module(spec)
-        added = [self._put(fn, options) for fn, options in _handlers_of(module)]
-        if not added:
-            raise LoadFailed(spec, "it holds no handlers: decorate functions with @handler")
+        added: list[Handler] = []
+        for thing in things:
+            if isinstance(thing, Registry):
+                added += [self._put(one.fn, one.options) for one in thing]
+                for placed in thing._middleware:
+                    self._place(*placed)
+                for one in thing._lifespans:
+                    self._enlist(one)
+            elif isinstance(reach := _mark(thing, MIDDLEWARE), Reach):
+                self._place(thing, reach, self)
+            elif _is_marked(thing, LIFESPAN):
+                self._enlist(Lifespan(thing, _mark(thing, LIFESPAN)))
+            else:
+                added.append(self.add(thing))
         return added
+
+    def load(self, spec: str) -> list[Handler]:
+        """Includes all that a dotted module or a `.py` file holds: marked functions, and registries. Answers the
+        handlers.
+
+        Raises `LoadFailed` when it cannot be imported or holds nothing, and what `add` raises.
+        """
+        found = [value for value in list(vars(load_module(spec)).values()) if _is_ours(value)]
+        if not found:
+            raise LoadFailed(spec, "it holds no handlers: decorate functions with @handler")
+        return self.include(*found)
+
+    def around(self, type_name: str) -> list[Middleware]:
+        """The middleware around a job type, the outermost first."""
+        covering = (
+            one
+            for one in self._middleware
+            if (one.of is self or type_name in one.of._handlers) and one.reach.covers(type_name)
+        )
+        return list(dict.fromkeys(one.fn for one in covering))
+
+    def lifespans(self) -> list[Lifespan]:
+        """All of them, in order."""
+        return list(self._lifespans)
+
+    def process_lifespans(self) -> list[Origin]:
+        """Where processes of handlers find those that they enter. Raises `InvalidHandler` for one that they cannot
+        find."""
+        if all(handler.origin is None for handler in self):
+            return []
+        return [_origin_of(one) for one in self._lifespans if one.in_processes]
 
     def types(self) -> list[TypeInfo]:
         """What each handler announces, by name."""
@@ -128,19 +228,39 @@ class Registry:
     def _put(self, fn: Callable[..., Any], options: Options) -> Handler:
         there = self._handlers.get(options.name)
         if there is None:
-            there = self._handlers[options.name] = Handler(fn, options)
+            there = self._handlers[options.name] = Handler(fn, options, self._overrides)
         elif there.fn is not fn:
             raise DuplicateType(options.name, _name(there.fn), _name(fn))
         return there
 
+    def _place(self, fn: Middleware, reach: Reach, of: Registry) -> None:
+        if not any(one.fn is fn and one.of is of for one in self._middleware):
+            self._middleware.append(_Placed(fn, reach, of))
 
-def _handlers_of(module: ModuleType) -> Iterator[tuple[Callable[..., Any], Options]]:
-    for value in list(vars(module).values()):
-        if isinstance(value, Registry):
-            for one in value:
-                yield one.fn, one.options
-        elif isinstance(value, FunctionType) and isinstance(options := getattr(value, MARK, None), Options):
-            yield value, options
+    def _enlist(self, lifespan: Lifespan) -> None:
+        if not any(one.fn is lifespan.fn for one in self._lifespans):
+            self._lifespans.append(lifespan)
+
+
+def _is_marked(thing: object, mark: str) -> bool:
+    return isinstance(thing, FunctionType) and hasattr(thing, mark)
+
+
+def _mark(thing: object, mark: str) -> Any:
+    return getattr(thing, mark) if _is_marked(thing, mark) else None
+
+
+def _is_ours(thing: object) -> bool:
+    if isinstance(thing, Registry):
+        return bool(thing._handlers or thing._middleware or thing._lifespans)
+    return any(_is_marked(thing, mark) for mark in (MARK, MIDDLEWARE, LIFESPAN))
+
+
+def _origin_of(lifespan: Lifespan) -> Origin:
+    if "<" in lifespan.name:
+        problem = "handlers with executor 'process' need it at the top of its module, or with where='worker'"
+        raise InvalidHandler(lifespan.name, problem, kind="lifespan")
+    return origin_of(lifespan.fn)
 
 
 def _name(what: object) -> str:

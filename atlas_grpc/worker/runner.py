@@ -2,7 +2,8 @@
 
 The path of a job: `_lease_loop` asks for as much as there is room for (`capacity`), `_start` gives each assignment to
 the executor of its handler, `_ended` frees the slot, and `reporting` hands the outcome in. Nothing on this path awaits
-or sets a timer for a single job; deadlines and grace periods are looked after by one `_watch_loop`.
+or sets a timer for a single job; deadlines and grace periods are looked after by one `_watch_loop`. Only job types with
+middleware have an executor of their own in between (`around`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
 from ..errors import AtlasError
-from ..model import SECOND, Released, Stopped, Succeeded, TimedOut
+from ..model import SECOND, Released, Stopped
+from .around import Around, to_inner
 from .backoff import Backoff
 from .capacity import Capacity
 from .context import JobContext
-from .execution import NEVER, Execution, Limits, Why, log
+from .execution import NEVER, Execution, Limits, Why, log, verdict_on
 from .failures import stand_in
+from .lifespans import Life
 from .output import Output
 from .processes import Processes
 from .reporting import Reporter
@@ -58,6 +61,7 @@ class Runner:
     ones (0: one a CPU). `admit` gives the reason against a result, or None; it may be called from any thread.
     `cancel_grace`: seconds that a handler has to stop by itself, before its process is killed or its job is given up.
     `bind` is called first in the context of each handler that runs in this process, to mark its logs with the job.
+    Raises `InvalidHandler` for a lifespan that processes of handlers cannot find.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class Runner:
         """How many jobs it may still start."""
         self._active: dict[int, Execution] = {}
         self._capacity: Capacity | None = None
+        self._life = Life(one for one in registry.lifespans() if one.in_worker)
+        self._process_lifespans = registry.process_lifespans()
         self._asked: frozenset[str] = frozenset()
         self._leasing: asyncio.Future[list[Assignment]] | None = None
         self._early: dict[int, Why] = {}
@@ -123,13 +129,15 @@ class Runner:
         """Works until `drain` or `stop` has ended it, or it has done what it was to do. When it is cancelled, it gives
         its jobs back first.
 
-        Raises RuntimeError when it ran before.
+        Raises RuntimeError when it ran before, and `LifespanFailed`.
         """
         if self._capacity is not None:
             raise RuntimeError("a runner runs only once")
         if self._ending:
             return
         self._set_up()
+        if not await self._life.begin():
+            return
         loops = (self._watch_loop, self._reporter.finish_loop, self._reporter.update_loop, self._lease_loop)
         tasks = [asyncio.create_task(self._keep(loop)) for loop in loops]
         try:
@@ -143,6 +151,10 @@ class Runner:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
+    async def ready(self) -> None:
+        """Returns when `run` has entered the lifespans, or has ended. Raises `LifespanFailed` as it does."""
+        await self._life.ready()
+
     async def drain(self, grace: float) -> None:
         """Takes no more work, gives handlers `grace` seconds to finish, asks the others to stop and gives their jobs
         back, uncounted. Returns when all is handed in and the session is closed. `stop` hurries it."""
@@ -153,16 +165,24 @@ class Runner:
         await self._end(0, 0)
 
     def _set_up(self) -> None:
-        tasks = Tasks(self._ended, self._limits)
-        threads = Threads(self._ended, self._limits)
-        self._children = Processes(self._ended, self._limits, self._clock, self._look_at)
-        self._executors: tuple[Executor, ...] = (tasks, threads, self._children)
+        chains = {kind.info.name: self._registry.around(kind.info.name) for kind in self._registry}
+        ended = to_inner(self._ended) if any(chains.values()) else self._ended
+        tasks = Tasks(ended, self._limits)
+        threads = Threads(ended, self._limits)
+        self._children = Processes(ended, self._limits, self._clock, self._look_at, self._process_lifespans)
         lanes: dict[str, tuple[Executor, int]] = {
             "task": (tasks, self.slots),
             "thread": (threads, self._threads),
             "process": (self._children, self._processes),
         }
         self._capacity = Capacity(self._registry, self.slots, lanes)
+        around: list[Executor] = []
+        for kind in self._capacity.kinds.values():
+            if chain := chains[kind.name]:
+                kind.executor = Around(kind.lane.executor, chain, self._ended, self._limits)
+                kind.takes_context = True
+                around.append(kind.executor)
+        self._executors: tuple[Executor, ...] = (*around, tasks, threads, self._children)
         self._reporter = Reporter(self._source, self._clock, self._rng, lost=self._lost, relieved=self._relieved)
 
     async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
@@ -256,12 +276,12 @@ class Runner:
         self._active[assignment.fence] = execution
         if deadline is not None:
             self._look_at(execution.due)
-        takes_context = kind.handler.signature.takes_context
-        if takes_context or kind.handler.origin is not None:  # which may print
+        if kind.takes_context or kind.handler.origin is not None:  # which may print
             output = execution.output = Output(assignment.attempt, partial(self._reporter.touch, execution))
-            if takes_context:
-                execution.context = JobContext(assignment, output, deadline=deadline, clock=self._clock)
-        kind.lane.executor.start(execution)
+            if kind.takes_context:
+                state = self._life.state
+                execution.context = JobContext(assignment, output, deadline=deadline, clock=self._clock, state=state)
+        kind.executor.start(execution)
 
     def _ended(self, execution: Execution, outcome: Outcome) -> None:
         """The handler is over, and its slot is free. Called by the executor, exactly once for each start."""
@@ -282,7 +302,7 @@ class Runner:
         output = execution.output
         if output is not None:
             output.close()
-        verdict = outcome if execution.why is Why.RUNNING else _verdict(execution.why, outcome)
+        verdict = outcome if execution.why is Why.RUNNING else verdict_on(execution.why, outcome)
         if verdict is not None:
             job = execution.assignment
             self._reporter.report(job.job_id, job.fence, verdict, None if output is None else execution)
@@ -306,7 +326,9 @@ class Runner:
         execution.why = why
         execution.due = self._clock.monotonic() + self._cancel_grace
         self._look_at(execution.due)
-        execution.kind.lane.executor.stop(execution, kill=why in (Why.TIMEOUT, Why.LOST))
+        kill = why in (Why.TIMEOUT, Why.LOST)
+        execution.killed = execution.killed or kill
+        execution.kind.executor.stop(execution, kill=kill)
 
     def _look_at(self, when: float) -> None:
         if when < self._wake_at:
@@ -331,16 +353,19 @@ class Runner:
         if execution.why is Why.RUNNING:
             self._stop(execution, Why.TIMEOUT)
             return
-        execution.due = NEVER
-        execution.kind.lane.executor.stop(execution, kill=True)
-        if execution.kind.handler.origin is None and not execution.settled:
+        killed_before, execution.killed = execution.killed, True
+        mortal = execution.kind.handler.origin is not None and not killed_before
+        # A process ends by it; what middleware is around it has as long again.
+        execution.due = self._clock.monotonic() + self._cancel_grace if mortal else NEVER
+        execution.kind.executor.stop(execution, kill=True)
+        if not mortal and not execution.settled:
             job = execution.assignment
             log.warning("handler ignores its stop, its slot stays busy: job %s, type %s", job.job_id, job.type)
             self._settle(execution, Stopped())
 
     async def _end(self, grace: float, patience: float, *, wait_closed: bool = True) -> None:
         self._begin_end(grace, patience)
-        if self._capacity is not None:
+        if not await self._life.call_off():
             await (self._closed if wait_closed else self._over).wait()
 
     def _begin_end(self, grace: float, patience: float) -> None:
@@ -348,7 +373,8 @@ class Runner:
         self._end_begun.set()
         if grace == patience == 0:
             self._hurry.set()
-        if first and self._capacity is not None:
+            self._life.hurry()
+        if first and self._life.begun:
             # A task of its own: whoever asked for it may be cancelled while it waits.
             self._winding_up = asyncio.create_task(self._wind_up(grace, patience))
 
@@ -402,23 +428,11 @@ class Runner:
             await self._source.close()
         except Exception as exc:
             log.warning("the session cannot be closed: %s", type(exc).__name__)
-        self._closed.set()
+        try:
+            await self._life.leave()
+        finally:
+            self._closed.set()
 
 
 def _told(exc: Exception) -> str:
     return exc.message if isinstance(exc, AtlasError) else type(exc).__name__
-
-
-def _verdict(why: Why, outcome: Outcome) -> Outcome | None:
-    """What is reported of a handler that was asked to stop; None for nothing. One that finished first has finished."""
-    if why is Why.LOST:
-        return None
-    if isinstance(outcome, Succeeded):
-        return outcome
-    match why:
-        case Why.CANCELLED:
-            return Stopped()
-        case Why.TIMEOUT:
-            return TimedOut()
-        case _:
-            return Released()

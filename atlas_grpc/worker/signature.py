@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -15,12 +16,18 @@ from typing_extensions import is_typeddict
 
 from ..errors import Violation
 from ..model import Content
-from .context import JobContext
+from .callables import hints_of, is_context
+from .depends import Plan, dependency_of
 from .problems import InvalidHandler, PayloadRefused
 from .violations import violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .context import JobContext
+    from .depends import Overrides
+
+T = TypeVar("T")
 
 Shape = Literal["nothing", "model", "keywords", "bytes", "content"]
 """What the parameters beside the context are: none, one model, plain parameters, bytes, or a `Content` as it came."""
@@ -31,17 +38,24 @@ _FORBID_EXTRA = ConfigDict(extra="forbid")
 
 
 class Signature:
-    """The parameters and the result of a handler. Raises `InvalidHandler` for those that cannot be served."""
+    """The parameters and the result of a handler; `overrides` has what stands in for some of its dependencies. Raises
+    `InvalidHandler` for those that cannot be served."""
 
-    __slots__ = ("_adapter", "_context", "_fn", "_model", "_name", "_shape", "_validate", "result")
+    __slots__ = ("_adapter", "_context", "_fn", "_model", "_name", "_shape", "_validate", "dependencies", "result")
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    def __init__(self, fn: Callable[..., Any], overrides: Overrides | None = None) -> None:
         self._fn = fn
         self._name = fn.__qualname__
-        hints = self._hints()
+        hints = hints_of(self._name, fn, result=True)
         parameters = self._parameters(hints)
-        self._context = next((p for p in parameters if _is_context(p, hints)), None)
-        rest = [p for p in parameters if p is not self._context]
+        self._context = next((p for p in parameters if is_context(p, hints)), None)
+        made_by = {p.name: dependency_of(self._name, p, hints) for p in parameters}
+        rest = [p for p in parameters if p is not self._context and made_by[p.name] is None]
+        wanted = {name: fn for name, fn in made_by.items() if fn is not None}
+        self.dependencies: Plan | None = None
+        """How its dependencies are made; None when it has none."""
+        if wanted:
+            self.dependencies = Plan(self._name, wanted, overrides or {}, asynchronous=inspect.iscoroutinefunction(fn))
         self._shape, self._model = self._classify(rest, hints)
         self._adapter: TypeAdapter[Any] | None = None
         self._validate: Callable[..., Any] | None = None
@@ -53,7 +67,7 @@ class Signature:
 
     @property
     def takes_context(self) -> bool:
-        return self._context is not None
+        return self._context is not None or (self.dependencies is not None and self.dependencies.takes_context)
 
     def payload_schema(self) -> bytes | None:
         """JSON Schema (2020-12) of the payload; None when it takes bytes."""
@@ -78,15 +92,47 @@ class Signature:
         return []
 
     def call(self, content: Content, context: JobContext | None) -> Any:
-        """Calls the function. `context` is given when `takes_context`. Raises `PayloadRefused`, or what it raises."""
+        """Calls a function without dependencies. `context` is given when `takes_context`. Raises `PayloadRefused`, or
+        what it raises."""
         named = {} if self._context is None else {self._context.name: context}
         if self._shape == "nothing":
             if content.data != b"{}":
                 self._load(content)
             return self._fn(**named)
+        return self._apply(self._load(content), named)
+
+    def perform(self, content: Content, context: JobContext | None, conclude: Callable[[Any], T]) -> T:
+        """Calls a plain function, with its dependencies, and answers what `conclude` makes of its result.
+
+        That is done before they are cleaned up: a result may need them to be written as JSON, and one that is refused
+        is a failure that they have to see.
+        """
+        if self.dependencies is None:
+            return conclude(self.call(content, context))
         value = self._load(content)
+        stack: ExitStack[None] = ExitStack()
+        with stack:
+            given = self.dependencies.open(context, stack)
+            return conclude(self._apply(value, self._named(context, given)))
+
+    async def perform_async(self, content: Content, context: JobContext | None, conclude: Callable[[Any], T]) -> T:
+        """The same for a coroutine function."""
+        if self.dependencies is None:
+            return conclude(await self.call(content, context))
+        value = self._load(content)
+        stack: AsyncExitStack[None] = AsyncExitStack()
+        async with stack:
+            given = await self.dependencies.open_async(context, stack)
+            return conclude(await self._apply(value, self._named(context, given)))
+
+    def _named(self, context: JobContext | None, given: dict[str, Any]) -> dict[str, Any]:
+        return given if self._context is None else {self._context.name: context, **given}
+
+    def _apply(self, value: Any, named: dict[str, Any]) -> Any:
         if self._shape == "keywords":
             return self._fn(**vars(value), **named)
+        if self._shape == "nothing":
+            return self._fn(**named)
         return self._fn(value, **named)
 
     def _load(self, content: Content) -> Any:
@@ -103,23 +149,15 @@ class Signature:
         except ValidationError as exc:
             raise PayloadRefused(violations(exc, "payload" if content.is_json else "payload_data")) from None
 
-    def _hints(self) -> dict[str, Any]:
-        # A module may import JobContext for type checkers only.
-        # A decorator may come from another module than what it wraps, and it is the latter's names that count.
-        names = {"JobContext": JobContext, "Content": Content, **inspect.unwrap(self._fn).__globals__}
-        try:
-            return get_type_hints(self._fn, globalns=names, include_extras=True)
-        except Exception as exc:
-            raise InvalidHandler(self._name, f"its annotations cannot be read: {type(exc).__name__}: {exc}") from exc
-
     def _parameters(self, hints: dict[str, Any]) -> list[inspect.Parameter]:
         parameters = list(inspect.signature(self._fn).parameters.values())
         for p in parameters:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 raise InvalidHandler(self._name, f"parameter *{p.name} cannot be described: name each one")
-            if p.name not in hints and not _is_context(p, hints):
+            if p.name not in hints and not is_context(p, hints):
                 raise InvalidHandler(self._name, f"parameter {p.name!r} has no annotation")
-            if _is_context(p, hints) and p.kind is p.POSITIONAL_ONLY:
+            by_name = is_context(p, hints) or dependency_of(self._name, p, hints) is not None
+            if by_name and p.kind is p.POSITIONAL_ONLY:
                 raise InvalidHandler(self._name, f"parameter {p.name!r} must not be positional-only")
         return parameters
 
@@ -161,11 +199,6 @@ class Signature:
             return msgspec.json.encode(adapter.json_schema(mode=mode))
         except Exception as exc:
             raise InvalidHandler(self._name, f"its types have no JSON Schema: {exc}") from exc
-
-
-def _is_context(parameter: inspect.Parameter, hints: dict[str, Any]) -> bool:
-    hint = hints.get(parameter.name)
-    return hint is JobContext or (hint is None and parameter.name == "ctx")
 
 
 def _is_model(hint: Any) -> bool:

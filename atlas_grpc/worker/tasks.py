@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..model import TimedOut
 from .execution import conclude, failed
 
 if TYPE_CHECKING:
+    from ..model import Outcome
     from .execution import Ended, Execution, Limits
 
 
@@ -43,8 +45,13 @@ class Tasks:
             self._limits.bind(execution.assignment)
         try:
             signature = execution.kind.handler.signature
-            value = await signature.call(execution.assignment.payload, execution.context)
-            outcome = conclude(value, execution, self._limits)
+            outcome: Outcome
+            if signature.dependencies is None:
+                value = await signature.call(execution.assignment.payload, execution.context)
+                outcome = conclude(value, execution, self._limits)
+            else:
+                finish = partial(conclude, execution=execution, limits=self._limits)
+                outcome = await signature.perform_async(execution.assignment.payload, execution.context, finish)
         except BaseException as exc:  # SystemExit and KeyboardInterrupt too: a handler must not end the server
             if self._loop.is_closed():  # the coroutine is only being thrown away
                 raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..model import Assignment, Content, Failed, LogLine, Progress, Released
+from .loading import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,12 +32,18 @@ class Start(msgspec.Struct, tag="start"):
     """Bytes."""
     cpu_limit: float | None = None
     """Seconds."""
+    lifespans: tuple[Origin, ...] = ()
+    """What must have been entered before."""
 
 
 class Stop(msgspec.Struct, tag="stop"):
     """The handler of that attempt should stop."""
 
     fence: int
+
+
+class Leave(msgspec.Struct, tag="leave"):
+    """There is no more work: leave the lifespans, and end."""
 
 
 class Said(msgspec.Struct, tag="said"):
@@ -58,7 +65,7 @@ class Ended(msgspec.Struct, tag="ended"):
     """The process should execute no other attempt."""
 
 
-ToChild = Start | Stop
+ToChild = Start | Stop | Leave
 ToParent = Said | Ended
 
 _encoder = msgspec.msgpack.Encoder()

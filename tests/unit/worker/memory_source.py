@@ -196,13 +196,13 @@ class QuickClock(ManualClock):
 
 @asynccontextmanager
 async def running(*functions, **options):
-    """A runner at work for those handlers (a `Registry`, or marked functions); yields its source and itself."""
+    """A runner at work for those (a `Registry`, or marked functions); yields its source and itself."""
     if functions and isinstance(functions[0], Registry):
         registry = functions[0]
     else:
         registry = Registry()
         for fn in functions:
-            registry.add(fn)
+            registry.include(fn)
     source = options.pop("source", None) or MemorySource()
     runner = Runner(registry, source, name="tester", **options)
     task = asyncio.create_task(runner.run())
