@@ -10,7 +10,10 @@ from ._kit import check, expect
 from ._world import LEASE, MARGIN
 
 if TYPE_CHECKING:
-    from ._world import World
+    from typing import Unpack
+
+    from ...client import SubmitOptions
+    from ._world import Ticking, World
 
 _AWAY = LEASE / 3
 
@@ -21,10 +24,18 @@ def _heal(world: World) -> None:
         wire.open()
 
 
+async def _acknowledged(world: World, seconds: float, **options: Unpack[SubmitOptions]) -> Ticking:
+    """A job that ticks for so long from now on, and whose assignment was acknowledged meanwhile: else it would rightly
+    go back when the connection breaks."""
+    ticking = await world.tick(_AWAY + seconds, **options)
+    await asyncio.sleep(_AWAY)
+    return ticking
+
+
 @check()
 async def goes_on_after_a_cut(world: World) -> None:
     """A connection that breaks costs no attempt: the job goes on, and its result comes by the next connection."""
-    ticking = await world.tick(LEASE)
+    ticking = await _acknowledged(world, LEASE)
     for wire in world.wires:
         wire.refuse()
     await asyncio.sleep(_AWAY)
@@ -38,8 +49,7 @@ async def goes_on_after_a_cut(world: World) -> None:
 @check()
 async def repeats_a_lost_report(world: World) -> None:
     """A report that did not arrive is handed in again, or the work was for nothing."""
-    ticking = await world.tick(_AWAY + 0.5)
-    await asyncio.sleep(_AWAY)  # the assignment is acknowledged meanwhile: else the job would rightly go back
+    ticking = await _acknowledged(world, 0.5)
     for wire in world.wires:
         wire.hold()
     await world.until(lambda: "end" in ticking.lines(), "check.tick comes to its end")
@@ -68,7 +78,7 @@ async def bears_a_lost_answer(world: World) -> None:
 async def stops_in_silence(world: World) -> None:
     """A worker that has not got through for the time of its lease has lost its jobs, and must have stopped them, since
     another one is given them."""
-    ticking = await world.tick(60, max_attempts=1)
+    ticking = await _acknowledged(world, 60, max_attempts=1)
     for wire in world.wires:
         wire.hold()
     last = time.time() + LEASE + MARGIN
@@ -84,7 +94,7 @@ async def stops_in_silence(world: World) -> None:
 async def stops_what_it_lost(world: World) -> None:
     """A worker that stood still for longer than its lease learns that its jobs are lost, stops them, and goes on with
     others."""
-    ticking = await world.tick(60, max_attempts=1)
+    ticking = await _acknowledged(world, 60, max_attempts=1)
     world.worker.pause()
     job = await world.finished(ticking.job)
     expect(await world.attempts(job), ["LOST"], "the attempts of a job whose worker stood still")
