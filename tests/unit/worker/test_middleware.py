@@ -441,16 +441,21 @@ async def test_one_that_swallows_its_cancellation_is_given_up(fn, part, caplog):
 
     async with running(fn, quick, stubborn, clock=clock, cancel_grace=7) as (source, runner):
         job = source.add(fn.__name__)
-        await source.said(job, "stubborn")
-        source.stop(job)
-        for _ in range(1 if fn is not kit_handlers.times else 2):
-            assert job not in source.outcomes
-            await clock.asleep(7)
-            clock.advance(7)
-        assert await source.outcome(job) == Stopped()
-        assert runner.busy_by_type == {fn.__name__: 1}
-        assert "stays busy" in caplog.text
-        release.set()
+        try:
+            async with asyncio.timeout(BOUND):
+                while not any(line.message == "stubborn" for line in source.logs(job)):
+                    clock.advance(0.1)  # updates come only when it moves
+                    await asyncio.sleep(0.001)
+            source.stop(job)
+            for _ in range(1 if fn is not kit_handlers.times else 2):
+                assert job not in source.outcomes
+                await clock.asleep(7)
+                clock.advance(7)
+            assert await source.outcome(job) == Stopped()
+            assert runner.busy_by_type == {fn.__name__: 1}
+            assert "stays busy" in caplog.text
+        finally:
+            release.set()
         await source.until(lambda: runner.busy == 0)
 
 
