@@ -290,7 +290,8 @@ class Storm:
                     for step in message.transitions:
                         self._step(job_id, step)
                     for line in message.logs:
-                        self.history.lines.append(Line(job_id, line.attempt, int(line.message)))
+                        if line.message.isdigit():  # and not printed by what the process of a handler has beside it
+                            self.history.lines.append(Line(job_id, line.attempt, int(line.message)))
                     if message.HasField("job"):
                         self.history.readings.append(_reading(message.job))
             except grpc.aio.AioRpcError as error:
