@@ -76,7 +76,9 @@ class Notices:
         self._blurred_at = 0.0
         self._blurred: asyncio.TimerHandle | None = None
         self._polled = 0
-        self._polled_at = 0.0
+        self._doubted = 0
+        """Up to which place of the feed the listeners were told that anything may have happened."""
+        self._doubted_at = 0.0
         self._told = 0
 
     @property
@@ -233,7 +235,7 @@ class Notices:
     def restart(self) -> None:
         """The database is another one: what was told of positions does not hold any more."""
         self._told = 0
-        self._polled = -1
+        self._doubted = -1
         self.doubt()
 
     def doubt(self) -> None:
@@ -243,21 +245,23 @@ class Notices:
             self._listener.on_ready()
 
     async def poll(self) -> None:
-        """Looks whether the feed moved by more than was told, for when notices are lost."""
+        """Looks whether the feed moved by more than was told, for when notices are lost. That the latest ones came says
+        nothing of those before them, whose server may have been killed; so when the feed has come to rest, and now and
+        then while it moves, what happened is in doubt although it was told."""
         rng = self._database.rng
-        self._polled_at = self._clock.monotonic()
+        self._doubted_at = self._clock.monotonic()
         while True:
             await self._clock.sleep(_POLL * rng.uniform(0.8, 1.2))
             try:
                 head = await self._feed.look()
             except AtlasError:
                 # Whoever calls the store learns it too; here it only means that anything may have happened meanwhile.
-                self._polled = -1
+                self._doubted = -1
                 continue
-            if head == self._polled:
+            at_rest, self._polled = head == self._polled, head
+            if head == self._doubted:
                 continue
-            sure = self.listening and head <= self._told and self._polled >= 0
-            if not sure or self._clock.monotonic() - self._polled_at >= _SURE:
-                self._polled_at = self._clock.monotonic()
+            told = self.listening and head <= self._told and self._doubted >= 0
+            if not told or at_rest or self._clock.monotonic() - self._doubted_at >= _SURE:
+                self._doubted, self._doubted_at = head, self._clock.monotonic()
                 self.doubt()
-            self._polled = head

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from ...errors import AtlasError, Unavailable
+from .._carrier import Carrier
 from .._documents import check_documents, check_info, possible
 from ..base import Store, StoreListener
 from ..server_clock import ServerClock
@@ -83,7 +84,7 @@ class PostgresStore(Store):
         self._epoch = ""
         self._listener: StoreListener | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._under_way: set[asyncio.Task[object]] = set()
+        self._carrier = Carrier()
 
     @property
     def epoch(self) -> str:
@@ -144,8 +145,7 @@ class PostgresStore(Store):
             await check_schema(connection, self._options)
 
     async def close(self) -> None:
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        await self._carrier.settle()
         self._listener = None
         loops, self._loops = self._loops, []
         for task in loops:
@@ -196,16 +196,7 @@ class PostgresStore(Store):
         if self._listener is None:
             work.close()
             raise Unavailable("the store is closed")
-        task = asyncio.ensure_future(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[object]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            # Looked at, in case that the caller is gone.
-            task.exception()
+        return await self._carrier.through(work)
 
     def _on_growth(self) -> None:
         if self._listener is not None:

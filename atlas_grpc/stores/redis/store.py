@@ -11,6 +11,7 @@ from msgspec import msgpack
 from ... import lifecycle
 from ...errors import ResumeTokenExpired
 from ...model import LogLine, Progress, Severity, State
+from .._carrier import Carrier
 from .._documents import check_documents, check_info, possible
 from ..base import Change, Counts, Filter, Output, Page, QueueCount, Store, StoreListener
 from ..codec import decode_spec
@@ -71,6 +72,7 @@ class RedisStore(Store):
         self._forgetter = Forgetter(
             self._link, self._limits.max_finished, self._limits.max_bytes, get=self._get, delete=self.delete
         )
+        self._carrier = Carrier()
         self._recent: dict[str, Job] = {}
         """Ready jobs that this object wrote, as they were stored. Forgotten with every connection that is lost: another
         server may not have them, or other ones under their versions."""
@@ -96,18 +98,20 @@ class RedisStore(Store):
             await asyncio.gather(self._audits, return_exceptions=True)
             self._audits = None
         await self._forgetter.close()
+        await self._carrier.settle()
         await self._link.close()
 
     def now(self) -> int:
         return self._link.clock.now()
 
     async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
-        answers: list[Job | None] = await self._insert(jobs)
+        answers: list[Job | None] = await self._carrier.through(self._insert(jobs))
         while None in answers and self._limits.max_bytes:
             refused = [at for at, job in enumerate(answers) if job is None]
             if not await self._forgetter.make_room(sum(records.size(jobs[at].spec) for at in refused)):
                 break
-            for at, job in zip(refused, await self._insert([jobs[at] for at in refused]), strict=True):
+            again = await self._carrier.through(self._insert([jobs[at] for at in refused]))
+            for at, job in zip(refused, again, strict=True):
                 answers[at] = job
         return answers
 
@@ -212,6 +216,9 @@ class RedisStore(Store):
         return found
 
     async def put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
+        return await self._carrier.through(self._put(jobs, expected))
+
+    async def _put(self, jobs: Sequence[Job], expected: Sequence[int]) -> list[bool]:
         origin, limits = self._link.origin, self._limits
         parts = batches.puts(jobs, expected, origin, limits.feed_length)
         told = await self._link.run_all("put", parts, confirm=True)
@@ -223,6 +230,9 @@ class RedisStore(Store):
         return answers
 
     async def delete(self, jobs: Sequence[Job]) -> list[bool]:
+        return await self._carrier.through(self._delete(jobs))
+
+    async def _delete(self, jobs: Sequence[Job]) -> list[bool]:
         origin = self._link.origin
         parts = batches.deletes(jobs, origin, self._limits.feed_length)
         told = await self._link.run_all("delete", parts, confirm=True)
@@ -235,6 +245,9 @@ class RedisStore(Store):
         return answers
 
     async def claim(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
+        return await self._carrier.through(self._claim_and_announce(session, worker, asks, limit))
+
+    async def _claim_and_announce(self, session: str, worker: str, asks: Sequence[Ask], limit: int) -> list[Job]:
         origin = self._link.origin
         now = self.now()
         head = (origin, self._limits.feed_length, session, worker, now)
@@ -345,6 +358,9 @@ class RedisStore(Store):
         return changes, end
 
     async def report(self, updates: Sequence[Update]) -> list[bool]:
+        return await self._carrier.through(self._report(updates))
+
+    async def _report(self, updates: Sequence[Update]) -> list[bool]:
         limits = self._limits
         head = (self._link.origin, limits.max_log_lines, limits.max_log_bytes)
         answers = batches.told(await self._link.run_all("report", batches.reports(updates, self.now(), *head)))

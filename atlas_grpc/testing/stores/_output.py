@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
+from msgspec.structs import replace
+
 from ... import lifecycle
 from ...model import SECOND, Job, LogLine, Progress, Severity, Succeeded, Update
 from ...stores.base import Output
@@ -200,6 +205,24 @@ async def hints_arrive(kit: Kit) -> None:
     equal(await kit.store.delete([done]), [True], "an undisputed delete")
     await kit.hinted(lambda: heard.changes > 0, "on_news after a delete")
     equal(heard.written, [], "what was refused is not told")
+
+
+@check()
+async def a_write_is_told_although_its_caller_is_gone(kit: Kit) -> None:
+    """A call may be cancelled while it is under way. What it wrote then, watchers of this server must learn as ever: it
+    is no news of others.
+    """
+    for turns, job in enumerate(await kit.new(20)):
+        after = replace(job, version=job.version + 1)
+        call = asyncio.ensure_future(kit.store.put([after], [job.version]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        # This one is stored unless the other was, which is stale from now on.
+        if not await kit.put(replace(after, cancel_reason="instead"), job.version):
+            told = partial(kit.listener.written.__contains__, after)
+            await kit.hinted(told, "on_changes with what a cancelled call wrote")
 
 
 @check()
