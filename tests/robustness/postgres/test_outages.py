@@ -220,6 +220,19 @@ async def test_without_notices_a_look_at_the_feed_tells(bench: Bench) -> None:
     await until(lambda: None in heard.news[news:] and heard.ready > ready)
 
 
+async def test_a_notice_that_was_lost_before_one_that_came_is_made_good(bench: Bench) -> None:
+    store, told, silent = await bench.store(), await bench.store(), await bench.store("&listen=off")
+    for one in (store, told):
+        await until(lambda one=one: vital(one, "atlas_postgresql_listening") == 1)
+    heard = listener_of(store)
+    heard.news.clear()
+    await Tools(silent).new(1)  # as if its server had been killed then
+    (job,) = await Tools(told).new(1)
+    await until(lambda: [job.id] in heard.news)
+    heard.news.clear()
+    await until(lambda: None in heard.news)
+
+
 async def test_many_changes_are_told_as_something(bench: Bench) -> None:
     store, other = await bench.store(), await bench.store()
     await until(lambda: vital(store, "atlas_postgresql_listening") == 1)
