@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._world import Ticking, World
 
 _AWAY = LEASE / 3
+_SETTLES = LEASE / 10
 
 
 def _heal(world: World) -> None:
@@ -27,8 +28,8 @@ def _heal(world: World) -> None:
 async def _acknowledged(world: World, seconds: float, **options: Unpack[SubmitOptions]) -> Ticking:
     """A job that ticks for so long from now on, and whose assignment was acknowledged meanwhile: else it would rightly
     go back when the connection breaks."""
-    ticking = await world.tick(_AWAY + seconds, **options)
-    await asyncio.sleep(_AWAY)
+    ticking = await world.tick(_SETTLES + seconds, **options)
+    await asyncio.sleep(_SETTLES)
     return ticking
 
 
