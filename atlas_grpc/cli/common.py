@@ -79,16 +79,15 @@ def quiet_grpc() -> None:
 def perform(connection: Connection, work: Callable[[Client], Awaitable[int]]) -> int:
     """Runs `work` with a client and answers its exit code, or that of the error it ended with."""
     quiet_grpc()
-    import asyncio
-
     from ..client import Client
     from ..errors import AtlasError
+    from .loop import run
 
     async def session() -> int:
         async with Client(connection.server, namespace=connection.namespace, timeout=connection.timeout) as client:
             return await work(client)
 
     try:
-        return asyncio.run(session())
+        return run(session())
     except AtlasError as err:
         return exits.refused(err, connection.server)

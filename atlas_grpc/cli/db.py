@@ -95,9 +95,8 @@ def _with_store(
     loaded = load(config_file, {"store": store})
     if loaded is None:
         return exits.USAGE
-    import asyncio
-
     from ..stores import WrongUrl, not_installed, schemes
+    from . import loop
 
     url = loaded.settings.store
     scheme = urlsplit(url).scheme
@@ -111,7 +110,7 @@ def _with_store(
         exits.complain(str(not_installed("postgres", error)))
         return exits.USAGE
     try:
-        return asyncio.run(run(postgres, url))
+        return loop.run(run(postgres, url))
     except (AtlasError, WrongUrl) as error:
         exits.complain(str(error))
         return NOT_AS_IT_SHOULD_BE

@@ -74,9 +74,9 @@ def health(connection: Connection, wait: float, service: str, output: str) -> in
       atlas health --wait 30s && atlas run sleep seconds=1
     """
     quiet_grpc()
-    import asyncio
+    from .loop import run
 
-    status, reason = asyncio.run(_health(connection, service, wait))
+    status, reason = run(_health(connection, service, wait))
     if output == "table":
         click.echo(status)
     else:
