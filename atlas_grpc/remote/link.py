@@ -36,6 +36,10 @@ _GOODBYE_TIMEOUT = 5.0
 log = get_logger("atlas.worker")
 
 
+def _nothing() -> None:
+    pass
+
+
 class Link:
     """Streams to one of the targets, in turn. `hello` makes the first message of each; `welcomed` gets its answer, with
     the time at which the hello was sent; `said` gets every other message that is no answer.
@@ -61,7 +65,7 @@ class Link:
         self._said = said
         self._ids = itertools.count(1)
         self._unanswered: dict[int, tuple[pb.WorkRequest, asyncio.Future[pb.WorkerAnswer]]] = {}
-        self._queue: deque[pb.WorkRequest] = deque()
+        self._queue: deque[tuple[pb.WorkRequest, Callable[[], None]]] = deque()
         self._queued = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -98,10 +102,12 @@ class Link:
         await self._connect()
         self._keeper = asyncio.create_task(self._keep())
 
-    def say(self, message: pb.WorkRequest) -> None:
-        """Sends a message that needs no answer; without a stream, nothing is sent."""
+    def say(self, message: pb.WorkRequest, written: Callable[[], None] = _nothing) -> None:
+        """Sends a message that needs no answer, and calls `written` when it has left; without a stream, or if it breaks
+        meanwhile, nothing is sent or called.
+        """
         if self.connected:
-            self._queue.append(message)
+            self._queue.append((message, written))
             self._queued.set()
 
     async def ask(self, message: pb.WorkRequest) -> pb.WorkerAnswer:
@@ -178,7 +184,7 @@ class Link:
             raise await _ended(call)
         self._call = call
         self._queue.clear()
-        self._queue.extend(message for message, _ in self._unanswered.values())
+        self._queue.extend((message, _nothing) for message, _ in self._unanswered.values())
         self._queued.set()
         self._connected(now=True)
         self._welcomed(first.welcome, sent)
@@ -207,7 +213,9 @@ class Link:
             await self._queued.wait()
             self._queued.clear()
             while self._queue:
-                await call.write(self._queue.popleft())
+                message, written = self._queue.popleft()
+                await call.write(message)
+                written()
 
     def _heard(self, message: pb.WorkResponse) -> None:
         kind = message.WhichOneof("message")

@@ -57,7 +57,12 @@ class RemoteSource:
         self._in_hand: dict[int, str] = {}
         self._room: Room | None = None
         self._at_once: AtOnce = patiently
-        self._inbox: list[Assignment] = []
+        self._arriving: dict[int, Assignment] = {}
+        """Jobs by their token, whose acknowledgement has not left yet."""
+        self._inbox: dict[int, Assignment] = {}
+        """Jobs by their token, that nobody has begun."""
+        self._cancelled: set[int] = set()
+        """The tokens of those among them that were cancelled."""
         self._arrived = asyncio.Event()
         self._leasing_over = False
         self._gave_up = False
@@ -81,6 +86,9 @@ class RemoteSource:
 
     def _hello(self) -> pb.WorkRequest:
         self._gave_up = False
+        # What is not known to be acknowledged goes back, uncounted, so it must not be begun.
+        for fence in list(self._arriving):
+            self._forget(fence)
         return convert.hello(self._worker, self._types, self._slots, self._queues, self._session, self._in_hand)
 
     def _welcomed(self, welcome: pb.WorkerWelcome, sent: float) -> None:
@@ -103,7 +111,9 @@ class RemoteSource:
 
     def _lose_all(self) -> None:
         in_hand, self._in_hand = self._in_hand, {}
+        self._arriving.clear()
         self._inbox.clear()
+        self._cancelled.clear()
         for fence, job_id in in_hand.items():
             self._on_stop(job_id, fence, "lost")
 
@@ -127,27 +137,54 @@ class RemoteSource:
             self._assigned(message.assignments)
         elif kind == "stops":
             for one in message.stops.stops:
-                job_id, fence, why = convert.stop(one)
-                if why == "lost":
-                    self._in_hand.pop(fence, None)
-                self._on_stop(job_id, fence, why)
+                self._stopped(*convert.stop(one))
+
+    def _stopped(self, job_id: str, fence: int, why: str) -> None:
+        begun = fence not in self._arriving and fence not in self._inbox
+        if why == "lost":
+            self._forget(fence)
+        elif not begun:
+            self._cancelled.add(fence)
+        if begun:
+            self._on_stop(job_id, fence, why)
+
+    def _forget(self, fence: int) -> None:
+        self._in_hand.pop(fence, None)
+        self._arriving.pop(fence, None)
+        self._inbox.pop(fence, None)
+        self._cancelled.discard(fence)
 
     def _assigned(self, batch: pb.WorkerAssignments) -> None:
-        jobs = [convert.assignment(message) for message in batch.jobs]
+        """Jobs are begun once their acknowledgement has left: one that kills this process must have been counted."""
+        jobs = {job.fence: job for job in map(convert.assignment, batch.jobs)}
         self._received = batch.batch
-        self._in_hand.update((job.fence, job.job_id) for job in jobs)
-        self._link.say(pb.WorkRequest(received=batch.batch))
-        self._inbox += jobs
+        self._in_hand.update((fence, job.job_id) for fence, job in jobs.items())
+        self._arriving.update(jobs)
+        self._link.say(pb.WorkRequest(received=batch.batch), lambda: self._acknowledged(jobs))
+
+    def _acknowledged(self, jobs: Iterable[int]) -> None:
+        for fence in jobs:
+            if (job := self._arriving.pop(fence, None)) is not None:
+                self._inbox[fence] = job
         if self._leasing_over:
             self._give_back()
         self._arrived.set()
 
     def _give_back(self) -> None:
-        jobs, self._inbox = self._inbox, []
+        jobs = self._take()
         if jobs:
             task = asyncio.ensure_future(self.finish([Report(job.job_id, job.fence, Released()) for job in jobs]))
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
+
+    def _take(self) -> list[Assignment]:
+        """Empties the inbox, and tells which of its jobs are to be stopped."""
+        jobs = list(self._inbox.values())
+        for fence in self._cancelled & self._inbox.keys():
+            self._on_stop(self._inbox[fence].job_id, fence, "cancelled")
+        self._cancelled -= self._inbox.keys()
+        self._inbox.clear()
+        return jobs
 
     async def lease(self, room: Room, *, at_once: AtOnce = patiently) -> list[Assignment]:
         self._leasing_over = False
@@ -167,8 +204,7 @@ class RemoteSource:
             raise
         finally:
             self._room = None
-        jobs, self._inbox = self._inbox, []
-        return jobs
+        return self._take()
 
     def more_room(self) -> None:
         if self._room is not None:

@@ -310,8 +310,8 @@ class WorkerAssignments(google.protobuf.message.Message):
     BATCH_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
     batch: builtins.int
-    """The number of this batch, counted from 1 in each stream. The worker answers with `received`: jobs of a batch that it
-    did not answer for when the stream breaks go back, uncounted.
+    """The number of this batch, counted from 1 in each stream. The worker answers with `received`, and then begins the jobs:
+    those of a batch that it did not answer for when the stream breaks go back, uncounted.
     """
     @property
     def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Assignment]:
