@@ -21,6 +21,7 @@ _FLAGS = (
     "--headless",
     "--no-sandbox",  # it cannot start as root otherwise
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # which is small in containers
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -105,27 +106,32 @@ class Browser:
 @contextmanager
 def browsing(found: Programs, folder: Path) -> Iterator[Browser]:
     """A browser with an empty profile in `folder`, for as long as the context lasts."""
-    session = {
-        "browserName": "chrome",
-        "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
-        "goog:chromeOptions": {
-            "binary": found.chromium,
-            "args": [*_FLAGS, f"--user-data-dir={folder / 'profile'}"],
-        },
-    }
     # Chromium keeps more than its profile under HOME.
     environment = os.environ | {"HOME": str(folder), "TMPDIR": str(folder)}
     with subprocess.Popen(
         [found.chromedriver, "--port=0"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as driver:
         try:
-            browser = Browser(_port_of(driver), session)
+            browser = _opened(found, folder, _port_of(driver))
             try:
                 yield browser
             finally:
                 browser.close()
         finally:
             driver.terminate()
+
+
+def _opened(found: Programs, folder: Path, port: int) -> Browser:
+    def opened(profile: str) -> Browser:
+        options = {"binary": found.chromium, "args": [*_FLAGS, f"--user-data-dir={folder / profile}"]}
+        logging = {"browser": "ALL", "performance": "ALL"}
+        session = {"browserName": "chrome", "goog:loggingPrefs": logging, "goog:chromeOptions": options}
+        return Browser(port, session)
+
+    try:
+        return opened("profile")
+    except WebDriverError:  # on a busy machine it does not always start in the minute that the driver gives it
+        return opened("another-profile")
 
 
 def _port_of(driver: subprocess.Popen[str]) -> int:
@@ -140,7 +146,7 @@ def _port_of(driver: subprocess.Popen[str]) -> int:
 
 def _call(port: int, method: str, path: str, body: object = None) -> Any:
     """A command of the W3C WebDriver protocol."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
     try:
         text = json.dumps(body) if method == "POST" else None
         connection.request(method, path, text, {"Content-Type": "application/json"})
