@@ -65,14 +65,15 @@ class Crew:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(worker.close() for worker in self._workers))
+        assert [end for end in ends if not isinstance(end, asyncio.CancelledError)] == []
 
 
 @asynccontextmanager
 async def a_crew(workers: int, *flags: str) -> AsyncIterator[tuple[Client, Crew]]:
     """A server with so many workers elsewhere."""
-    async with serving(worker=False, grace=0, lease=1.0) as server, Client(server.grpc_address) as client:
+    async with serving(worker=False, grace=0, lease=2.0) as server, Client(server.grpc_address) as client:
         crew = Crew(*(Worked(f"w{n}", [server.grpc_address], HANDLERS, *flags) for n in range(workers)))
         try:
             await crew.start()
