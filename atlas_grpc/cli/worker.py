@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     "--max-jobs",
     type=click.IntRange(1),
     metavar="N",
-    help="End, with exit code 0, after N jobs. With --processes, each is replaced by a new one after its N.",
+    help="End, with exit code 0, after N jobs. With --processes or --reload, a new one takes its place, "
+    "but not with --burst.",
 )
 @reload_options("worker")
 @click.option(
@@ -113,9 +114,9 @@ def worker(
     Examples:
       atlas worker my_handlers.py
       atlas worker my_handlers.py --server jobs.internal:50051 --queues mail,reports --concurrency 16
-      atlas worker my_handlers.py --processes 4 --max-jobs 10000    (four, each renewed after 10,000 jobs)
-      atlas worker my_handlers.py --burst                           (what there is to do, for cron and tests)
-      atlas worker my_handlers.py --reload --reload-dir templates   (while you write them)
+      atlas worker my_handlers.py --processes 4 --max-jobs 10000    # four, each renewed after 10,000 jobs
+      atlas worker my_handlers.py --burst                           # what there is to do, for cron and tests
+      atlas worker my_handlers.py --reload --reload-dir templates   # while you write them
     """
     if burst and reload:
         raise click.UsageError("--burst and --reload exclude each other: one ends by itself, the other never does")

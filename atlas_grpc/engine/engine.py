@@ -263,15 +263,19 @@ class Engine:
 
     async def watch_log(self, namespace: str, job_id: str, wanted: Wanted, token: str) -> LogWatch:
         """Follows a job's log, after the token if there is one. Raises JobNotFound, InvalidArgument for
-        `resume_token`.
+        `resume_token`, ResumeTokenExpired.
         """
         await self.get(namespace, job_id)
-        if token:
-            seen = decode(token, LogToken, "resume_token")
-            if seen.job_id != job_id or seen.log < 0:
-                raise InvalidArgument.of("resume_token", "belongs to another job", reason="INVALID_TOKEN")
-            wanted = Wanted(seen.log, None, wanted.attempt)
-        return await self.hub.watch_log(job_id, wanted)
+        if not token:
+            return await self.hub.watch_log(job_id, wanted)
+        seen = decode(token, LogToken, "resume_token")
+        if seen.job_id != job_id or seen.log < 0:
+            raise InvalidArgument.of("resume_token", "belongs to another job", reason="INVALID_TOKEN")
+        watch = await self.hub.watch_log(job_id, Wanted(seen.log, None, wanted.attempt))
+        if seen.log > watch.topic.output.log_end:
+            watch.close()
+            raise ResumeTokenExpired("the log ends before this position: the store has lost some of it")
+        return watch
 
     @staticmethod
     def log_token(job_id: str, offset: int) -> str:

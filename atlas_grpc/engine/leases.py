@@ -73,6 +73,9 @@ class WorkerSession:
         """From when to when, on the store's clock, claims were not answered: they may have happened."""
         self._look_at = 0
         """When to look for what came of them."""
+        self._leasing = False
+        self._news: list[list[Collection[str] | None]] = []
+        """For each claim that is under way, which jobs were said to have moved meanwhile."""
         self._failing = False
         self._on_stop: Callable[[str, int, str], None] = lambda _job_id, _fence, _why: None
 
@@ -97,11 +100,17 @@ class WorkerSession:
         self, room: Room, *, at_once: AtOnce = patiently, patience: float | None = None
     ) -> list[Assignment]:
         """As `WorkSource.lease`; with `patience`, none when there was nothing for so many seconds."""
+        self._leasing = True
+        try:
+            return await self._lease(room, at_once, patience)
+        finally:
+            self._leasing = False
+
+    async def _lease(self, room: Room, at_once: AtOnce, patience: float | None) -> list[Assignment]:
         until = None if patience is None else self._core.clock.monotonic() + patience
         while True:
             self._woken.clear()
-            if self._unanswered and self._core.store.now() >= self._look_at:
-                await self._give_back_strays()
+            await self._look_for_strays()
             asks, limit = room()
             now = at_once()  # then not hints count, but what the store says
             if asks and (now or self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks)):
@@ -168,23 +177,42 @@ class WorkerSession:
 
     async def _claim(self, asks: Sequence[Ask], limit: int) -> list[Job]:
         began = self._core.store.now()
+        news: list[Collection[str] | None] = []
+        self._news.append(news)
         try:
             jobs = await self._core.store.claim(self.id, self.worker, asks, limit)
         except Exception:
             if self.attended:
                 self._note_unanswered(began)
             raise
+        finally:
+            self._news = [other for other in self._news if other is not news]
         self._failing = False
         if jobs:
             self.in_hand.update((job.spec.id, job) for job in jobs)
             self._core.watch_timers(jobs)
             self._core.note_started(jobs)
+            claimed = {job.spec.id for job in jobs}
+            moved = {job_id for ids in news for job_id in (claimed if ids is None else ids) if job_id in claimed}
+            if moved:
+                self._leases.on_news(moved)
         return jobs
 
-    @property
-    def unsure(self) -> bool:
-        """Whether the session may hold jobs that it does not know of."""
-        return bool(self._unanswered)
+    def hear(self, ids: Collection[str] | None) -> None:
+        """These jobs changed (None: any may have). Claims that are under way may answer with them as they were."""
+        for news in self._news:
+            news.append(ids)
+
+    async def renewed(self) -> None:
+        """Some time has passed, and the session was kept."""
+        if not self._leasing:
+            await self._look_for_strays()
+        elif self._unanswered:
+            self._woken.set()
+
+    async def _look_for_strays(self) -> None:
+        if self._unanswered and self._core.store.now() >= self._look_at:
+            await self._give_back_strays()
 
     async def _give_back_strays(self) -> None:
         """Gives back the jobs of claims that were made although nobody was told: nobody executes them. Such a claim may
@@ -288,11 +316,13 @@ class Leases:
         if self.sessions:
             for job in jobs:
                 for session in self.sessions.values():
+                    session.hear((job.spec.id,))
                     session.stop_if_moved(job)
 
     def on_news(self, ids: Collection[str] | None) -> None:
         """These jobs changed elsewhere (None: any may have): those in hand are read anew, as some may have to stop."""
         for session in self.sessions.values():
+            session.hear(ids)
             in_hand = session.in_hand
             self._doubtful.update(in_hand if ids is None else [job_id for job_id in ids if job_id in in_hand])
         if self._doubtful and not self._checking:
@@ -344,6 +374,7 @@ class Leases:
 
         moved = await self.core.apply([job.spec.id for job in jobs], jobs, decide)
         self.core.note_ended(moved)
+        self.moved(moved)
 
     async def release_held(self, session: str) -> None:
         """Gives all jobs of a session back."""
@@ -359,9 +390,8 @@ class Leases:
                 await self.core.store.open_session(session_id, self.ttl, session.info)
                 # What an expired one asked for meanwhile was answered with nothing, whatever there was.
                 session.wake()
-        for session in self.sessions.values():
-            if session.unsure:
-                session.wake()
+        for session in tuple(self.sessions.values()):
+            await session.renewed()
 
     def note_kept(self, sessions: Iterable[str]) -> None:
         """These sessions of workers elsewhere were opened or renewed just now."""

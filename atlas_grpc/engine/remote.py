@@ -51,6 +51,8 @@ class RemoteSession(WorkerSession):
         """The tokens that the worker had when it continued the session."""
         self.superseded: Callable[[], None] = lambda: None
         """Called when the worker continues the session by another stream of this server."""
+        self.arrived: frozenset[tuple[str, int]] = frozenset()
+        """The jobs and tokens that it had then, whether they were acknowledged or not."""
 
     async def resume(
         self,
@@ -68,6 +70,7 @@ class RemoteSession(WorkerSession):
             return False
         before = self._leases.sessions.get(session)
         if isinstance(before, RemoteSession):
+            before.arrived = frozenset(holding)
             before.superseded()
         await self._introduce(worker, types, slots, on_stop)
         self.id = session
@@ -120,7 +123,7 @@ class RemoteSession(WorkerSession):
         """The stream broke. These jobs and tokens were sent, and may never have arrived."""
         if self._leases.sessions.get(self.id) is self:
             del self._leases.sessions[self.id]
-        jobs = [self._let_go(job_id, fence) for job_id, fence in unacknowledged]
+        jobs = [self._let_go(*one) for one in unacknowledged if one not in self.arrived]
         self.in_hand.clear()
         self.over = True
         self.wake()

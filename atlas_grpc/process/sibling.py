@@ -42,7 +42,7 @@ class Sibling(NamedTuple):
         return {VARIABLE: json.dumps({"name": self.name, "lifeline": self.lifeline.fileno(), "folder": folder})}
 
     def hold_on(self, parent_gone: Callable[[], object]) -> None:
-        """Tells the parent that this process is at work, and calls back once the parent is gone."""
+        """Calls back once the parent is gone."""
         self.lifeline.setblocking(False)
         loop = asyncio.get_running_loop()
 
@@ -52,5 +52,8 @@ class Sibling(NamedTuple):
                 parent_gone()
 
         loop.add_reader(self.lifeline, heard)
+
+    def at_work(self) -> None:
+        """Tells the parent that this process is at work."""
         with suppress(BrokenPipeError):  # it is gone already: the reader says so
             self.lifeline.send(READY)

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +40,14 @@ _RELOAD_GRACE = 2.0
 _FORCED_GRACE = 10.0
 
 log = get_logger("atlas.siblings")
+
+
+def this_command() -> list[str]:
+    """What starts the command line of this process again, and finds modules where this process does: beside them, `-m`
+    puts the working directory before all others, which the console command does not.
+    """
+    safe = [] if sys.path[:1] == [os.getcwd()] else ["-P"]  # noqa: PTH109 - an entry of sys.path is a string
+    return [sys.executable, *safe, "-m", "atlas_grpc.cli", *sys.argv[1:]]
 
 
 class _Life(NamedTuple):
@@ -142,7 +151,13 @@ class Siblings:
         pause = _FIRST_PAUSE
         lives = 0
         while not self._ending.is_set():
-            life = await self._live(name, at_work)
+            try:
+                life = await self._live(name, at_work)
+            except OSError as error:  # for want of memory, processes or files, say
+                log.error("a sibling cannot be started yet", sibling=name, error=str(error))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                await self._rest(pause)
+                continue
             lives += 1
             if self._ending.is_set():
                 return
@@ -158,9 +173,12 @@ class Siblings:
                 pause = _FIRST_PAUSE
             else:
                 log.error("a sibling died and is started again", sibling=name, exit_code=life.code)
-                pause = _FIRST_PAUSE if life.seconds > _STEADY else min(pause * 2, _LONGEST_PAUSE)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause)
+                pause = min((_FIRST_PAUSE if life.seconds > _STEADY else pause) * 2, _LONGEST_PAUSE)
+            await self._rest(pause)
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), seconds)
 
     def _give_up(self, code: int) -> None:
         """One cannot start, and has said why: the others end too."""

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..clock import SystemClock
@@ -101,9 +102,17 @@ async def _until_over(
         loop.add_signal_handler(number, signals.put_nowait, number)
     if sibling is not None:
         sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
+
+    async def forsake() -> None:
+        with suppress(RegistryError):  # a lifespan's, which `run` raises too
+            await runner.ready()
+            if sibling is not None:
+                sibling.at_work()
+            await source.without_server(patience)
+
     working = asyncio.create_task(runner.run())
     first = asyncio.create_task(signals.get())
-    forsaken = asyncio.create_task(source.without_server(patience))
+    forsaken = asyncio.create_task(forsake())
     await asyncio.wait([working, first, forsaken], return_when=asyncio.FIRST_COMPLETED)
     code = OK
     if first.done():

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from ..observe.logs import configure
 from ..process import run_loop
-from ..process.siblings import Siblings
+from ..process.siblings import Siblings, this_command
 
 if TYPE_CHECKING:
     from ..process.changes import Changes
@@ -32,5 +31,5 @@ def run(
     configure(log_level, log_format)  # type: ignore[arg-type]
     base = name or f"{socket.gethostname()}-{os.getpid()}"
     names = [base] if count == 1 else [f"{base}-{number}" for number in range(1, count + 1)]
-    siblings = Siblings([sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]], names, for_ever=for_ever)
+    siblings = Siblings(this_command(), names, for_ever=for_ever)
     return run_loop(siblings.run(changes), uvloop=uvloop)

@@ -64,6 +64,8 @@ class RemoteSource:
         self._cancelled: set[int] = set()
         """The tokens of those among them that were cancelled."""
         self._arrived = asyncio.Event()
+        self._none_ready = False
+        """Whether the latest batch was the answer that there is nothing to do now."""
         self._leasing_over = False
         self._gave_up = False
         """Whether jobs were given up since the latest hello named them."""
@@ -166,6 +168,7 @@ class RemoteSource:
         for fence in jobs:
             if (job := self._arriving.pop(fence, None)) is not None:
                 self._inbox[fence] = job
+        self._none_ready = not jobs
         if self._leasing_over:
             self._give_back()
         self._arrived.set()
@@ -195,7 +198,7 @@ class RemoteSource:
                     self._arrived.clear()
                     self.more_room()
                 await self._arrived.wait()
-                if self._inbox or at_once():
+                if self._inbox or (self._none_ready and at_once()):
                     break
         except asyncio.CancelledError:
             self._leasing_over = True

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,13 +65,15 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline, 
         loop.add_signal_handler(number, signals.put_nowait, number)
     server = AtlasServer(settings, registry, sibling=sibling)
     server.metrics.counter(*LOG_LINES_DROPPED, lambda: pipeline.dropped)
+    if sibling is not None:
+        sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
     told = asyncio.create_task(signals.get())
-    if not await _started(server, told):
+    if not await _started(server, told, signals):
         await leave(pipeline, OK)
         return OK
     tame_garbage_collector()
     if sibling is not None:
-        sibling.hold_on(lambda: signals.put_nowait(signal.SIGTERM))
+        sibling.at_work()
     _announce(server)
     first = await told
     log.info("draining", signal=first.name, timeout=settings.drain_timeout)
@@ -89,8 +90,12 @@ async def _serve(settings: Settings, registry: Registry, pipeline: LogPipeline, 
     return OK
 
 
-async def _started(server: AtlasServer, told: asyncio.Task[signal.Signals]) -> bool:
-    """Starts it, which may take as long as the lifespans of its handlers do; False when it is told to stop before."""
+async def _started(
+    server: AtlasServer, told: asyncio.Task[signal.Signals], signals: asyncio.Queue[signal.Signals]
+) -> bool:
+    """Starts it, which may take as long as the lifespans of its handlers do; False when it is told to stop before, or
+    told twice, if what is being started does not let itself be stopped.
+    """
     starting = asyncio.create_task(server.start())
     await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
@@ -98,8 +103,11 @@ async def _started(server: AtlasServer, told: asyncio.Task[signal.Signals]) -> b
         return True
     log.info("told to stop before it served", signal=told.result().name)
     starting.cancel()
-    with suppress(asyncio.CancelledError):
-        await starting
+    forced = asyncio.create_task(signals.get())
+    await asyncio.wait([starting, forced], return_when=asyncio.FIRST_COMPLETED)
+    forced.cancel()
+    if starting.done() and not starting.cancelled():
+        starting.result()
     return False
 
 

@@ -7,14 +7,13 @@ ports, and starts the siblings with `--reuse-port`, so that the kernel spreads c
 from __future__ import annotations
 
 import socket
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..options import parse_address
-from ..process.siblings import Siblings
+from ..process.siblings import Siblings, this_command
 from .listening import AddressInUse
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 async def serve_together(settings: Settings, changes: Changes | None) -> int:
     """Watches over `settings.processes` servers until they have ended; answers the exit code. Raises AddressInUse."""
-    command = [sys.executable, "-m", "atlas_grpc.cli", *sys.argv[1:]]
+    command = this_command()
     if settings.processes == 1:
         return await Siblings(command, ["0"]).run(changes)
     with ExitStack() as stack:

@@ -69,9 +69,9 @@ class Worker:
         self.source = source
         self.stops: list[tuple[str, int, str]] = []
 
-    async def lease(self) -> Assignment:
+    async def lease(self, *, at_once: bool = False) -> Assignment:
         async with asyncio.timeout(PATIENCE):
-            (job,) = await self.source.lease(lambda: ([Ask("rest", 1)], 1))
+            (job,) = await self.source.lease(lambda: ([Ask("rest", 1)], 1), at_once=lambda: at_once)
         return job
 
 
@@ -121,3 +121,15 @@ async def test_one_whose_acknowledgement_was_lost_with_the_stream_goes_back_and_
         attempts = (await client.get(job.id)).attempts
         assert [attempt.outcome for attempt in attempts][:1] == ["RELEASED"]
         assert worker.stops == []
+
+
+async def test_one_that_is_lost_before_it_is_begun_is_not_the_end_of_a_burst(gate: Gate) -> None:
+    async with a_worker() as (client, worker):
+        lost = await client.submit("rest")
+        lease = asyncio.ensure_future(worker.lease(at_once=True))
+        await until(lambda: gate.holds)
+        worker.source._lose_all()
+        left = await client.submit("rest")
+        gate.let_go()
+        assert (await lease).job_id == left.id
+        assert [job_id for job_id, _, _ in worker.stops] == [lost.id]

@@ -38,8 +38,9 @@ async def live() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, heard, number)
+    SIBLING.hold_on(lambda: (note("orphaned"), ended.set_result(0)))
     if PLAN["works"]:
-        SIBLING.hold_on(lambda: (note("orphaned"), ended.set_result(0)))
+        SIBLING.at_work()
     note("began")
     if PLAN["code"] is not None:
         return int(PLAN["code"])

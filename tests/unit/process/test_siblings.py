@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import json
 import os
 import signal
@@ -248,3 +250,25 @@ async def test_siblings_end_with_a_parent_that_is_killed(family: Family):
     parent.kill()
     await parent.wait()
     await until(lambda: {note[:2] for note in family.notes} >= {("a", "orphaned"), ("b", "orphaned")})
+
+
+async def test_one_that_cannot_be_started_now_is_started_later(family: Family, monkeypatch: pytest.MonkeyPatch):
+    real = asyncio.create_subprocess_exec
+    failures = {2: errno.EAGAIN, 3: errno.ENOMEM, 5: errno.EMFILE}
+    """By the number of the start: 1 is of a, 4 of b, 6 of a again."""
+    starts = itertools.count(1)
+
+    async def start(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+        if (number := next(starts)) in failures:
+            raise OSError(failures[number], os.strerror(failures[number]))
+        return await real(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    family.start("a", "b")
+    await family.begun("a")
+    await family.begun("b")
+    os.kill(family.pid("a"), signal.SIGKILL)
+    await family.begun("a", 2)
+    assert next(starts) == 7
+    family.signal()
+    assert await family.code() == 0
