@@ -134,11 +134,9 @@ def perform(
 
 
 def parser(name: str, doc: str | None, sections: Sequence[str], stores: Sequence[str]) -> argparse.ArgumentParser:
-    """The arguments that all such runs have; those called like a field of the plan take its place."""
+    """The arguments that all such runs have."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc)
     made.add_argument("--stores", type=_names, metavar="A,B", default=[*stores], help=", ".join(engines.NAMES))
-    made.add_argument("--rounds", type=int, metavar="N", help="how often each figure is measured")
-    made.add_argument("--jobs", type=int, metavar="N", dest="queued", help="how many are drained")
     made.add_argument(
         "--json",
         type=Path,
@@ -148,6 +146,12 @@ def parser(name: str, doc: str | None, sections: Sequence[str], stores: Sequence
     )
     made.add_argument("sections", nargs="*", metavar="SECTION", choices=[*sections, []], help=", ".join(sections))
     return made
+
+
+def amounts(parser: argparse.ArgumentParser) -> None:
+    """Arguments that take the place of a plan's fields, for runs that measure drains in rounds."""
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each figure is measured")
+    parser.add_argument("--jobs", type=int, metavar="N", dest="queued", help="how many are drained")
 
 
 def _names(text: str) -> list[str]:

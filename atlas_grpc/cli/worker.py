@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,19 +34,30 @@ if TYPE_CHECKING:
 @click.option("--name", default="", help="The name shown in attempts; host and process id when left out.")
 @click.option(
     "--processes",
+    "workers",
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
     help="Workers, each a process with all the limits below, called NAME-1 and so on.",
 )
 @click.option(
-    "--concurrency", "-c", type=click.IntRange(1, 100_000), default=512, show_default=True, help="Jobs at a time."
+    "--concurrency",
+    "-c",
+    "slots",
+    type=click.IntRange(1, 100_000),
+    default=512,
+    show_default=True,
+    help="Jobs at a time.",
 )
 @click.option(
     "--threads", type=click.IntRange(1, 10_000), default=32, show_default=True, help="Of them, plain functions."
 )
 @click.option(
-    "--handler-processes", type=click.IntRange(0, 1_000), default=0, help="Of them, CPU-bound functions; 0: one a CPU."
+    "--handler-processes",
+    "processes",
+    type=click.IntRange(0, 1_024),
+    default=0,
+    help="Of them, CPU-bound functions; 0: one a CPU.",
 )
 @click.option(
     "--burst",
@@ -63,7 +74,12 @@ if TYPE_CHECKING:
 )
 @reload_options("worker")
 @click.option(
-    "--drain-timeout", type=DURATION, default="30s", show_default=True, help="What jobs have to end at SIGTERM."
+    "--drain-timeout",
+    "grace",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    help="What jobs have to end at SIGTERM.",
 )
 @click.option(
     "--cancel-grace", type=DURATION, default="10s", show_default=True, help="What handlers have to stop when told."
@@ -86,20 +102,15 @@ def worker(
     handlers: tuple[str, ...],
     servers: tuple[str, ...],
     queues: str,
-    name: str,
-    processes: int,
-    concurrency: int,
-    threads: int,
-    handler_processes: int,
+    workers: int,
     *,
+    name: str,
     burst: bool,
-    max_jobs: int | None,
     reload: bool,
     reload_dirs: tuple[Path, ...],
-    drain_timeout: float,
-    cancel_grace: float,
     log_level: str,
     log_format: str,
+    **limits: Any,
 ) -> int:
     """Execute jobs with the handlers of these modules.
 
@@ -124,11 +135,11 @@ def worker(
     from ..process.sibling import Sibling
 
     sibling = Sibling.of(os.environ)
-    if sibling is None and (processes > 1 or changes is not None):
+    if sibling is None and (workers > 1 or changes is not None):
         from ..remote import siblings
 
         return siblings.run(
-            processes, name=name, for_ever=not burst, changes=changes, log_level=log_level, log_format=log_format
+            workers, name=name, for_ever=not burst, changes=changes, log_level=log_level, log_format=log_format
         )
     quiet_grpc()
     from ..remote.main import run
@@ -138,14 +149,9 @@ def worker(
         servers,
         name=name,
         queues=[queue for queue in queues.split(",") if queue],
-        slots=concurrency,
-        threads=threads,
-        processes=handler_processes,
         burst=burst,
-        max_jobs=max_jobs,
-        grace=drain_timeout,
-        cancel_grace=cancel_grace,
         log_level=log_level,
         log_format=log_format,
         sibling=sibling,
+        **limits,
     )

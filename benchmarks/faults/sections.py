@@ -130,8 +130,9 @@ async def _beside(plan: Plan, engine: Engine, kind: str, neighbour: str, name: s
             job = await client.submit(kind, priority=100)
             began = time.monotonic()
             end = await client.wait(job)
+            life = time.monotonic() - began
             # At least as long as alone: what a short life costs is little of it.
-            beside.values.append(await _rate(crew, max(0.0, plan.window - (time.monotonic() - began)), began))
+            beside.values.append(await _rate(crew, max(0.0, plan.window - life), began))
             for task in tasks:
                 task.cancel()
     if end.state is not JobState.FAILED:
@@ -139,7 +140,7 @@ async def _beside(plan: Plan, engine: Engine, kind: str, neighbour: str, name: s
     row = Row(engine.name, name, beside, alone).compare()
     row.more = {
         "its attempts": Figure("", [float(len(end.attempts))]),
-        "its life": Figure("s", [time.monotonic() - began]),
+        "its life": Figure("s", [life]),
         "workers lost": Figure("", [float(deaths)]),
     }
     return row.aim(f"≥ {_KEPT}", (row.ratio or 0) >= _KEPT)

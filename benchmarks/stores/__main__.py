@@ -15,6 +15,7 @@ from .sections import SECTIONS, USUAL
 def main() -> int:
     """The program."""
     parser = over_stores.parser("stores", __doc__, [*SECTIONS], engines.NAMES)
+    over_stores.amounts(parser)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a smoke run; its figures mean nothing")
     size.add_argument("--full", action="store_true", help="with 1,000,000 jobs behind")

@@ -13,6 +13,7 @@ from .sections import SECTIONS
 def main() -> int:
     """The program."""
     parser = over_stores.parser("workers", __doc__, [*SECTIONS], ("memory", "postgresql"))
+    over_stores.amounts(parser)
     parser.add_argument("--quick", action="store_true", help="a smoke run; its figures mean nothing")
     arguments = parser.parse_args()
     sections = {name: SECTIONS[name] for name in arguments.sections or SECTIONS}
