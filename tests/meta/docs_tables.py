@@ -12,11 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from google.api import annotations_pb2
-
 from atlas_grpc import errors, options
-from atlas_grpc._gen.atlas.v1 import job_service_pb2
 from atlas_grpc.config import OPTIONS
+from atlas_grpc.gateway.app import SERVICES
+from atlas_grpc.gateway.rest import rules_of
 from atlas_grpc.stores.vitals import VITALS
 
 if TYPE_CHECKING:
@@ -83,18 +82,19 @@ def allowed(option: Option) -> str:
 
 
 def route_table() -> Iterator[str]:
-    """Every route of the REST mirror, as the contract declares it."""
-    yield "| method and path | RPC | body | answer |"
-    yield "|---|---|---|---|"
-    service = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
-    for method in service.methods:
-        rule = method.GetOptions().Extensions[annotations_pb2.http]
-        for one in [rule, *rule.additional_bindings]:
-            verb = one.WhichOneof("pattern")
-            body = {"*": f"`{method.input_type.name}`", "": ""}.get(one.body, f"`{one.body}` of it")
-            answer = f"`{one.response_body}`" if one.response_body else f"`{method.output_type.name}`"
+    """Every route of the REST mirror, as the contract declares it, by the file of its service."""
+    for service in SERVICES:
+        yield f"`{service.name}`, in `proto/{service.file.name}`:"
+        yield ""
+        yield "| method and path | RPC | body | answer |"
+        yield "|---|---|---|---|"
+        for rule in (rule for method in service.methods for rule in rules_of(method)):
+            method = rule.method
+            body = {"*": f"`{method.input_type.name}`", "": ""}.get(rule.body, f"`{rule.body}` of it")
+            answer = f"`{rule.response_body}`" if rule.response_body else f"`{method.output_type.name}`"
             stream = ", streamed" if method.server_streaming else ""
-            yield f"| `{verb.upper()} {getattr(one, verb)}` | {method.name} | {body} | {answer}{stream} |"
+            yield f"| `{rule.verb} {rule.path}` | {method.name} | {body} | {answer}{stream} |"
+        yield ""
 
 
 def store_metric_table() -> Iterator[str]:

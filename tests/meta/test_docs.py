@@ -11,7 +11,8 @@ import pytest
 
 import atlas_grpc
 from atlas_grpc.errors import BY_REASON, Code
-from tests.meta.docs_tables import BLOCK, rendered
+from atlas_grpc.gateway.app import SERVICES
+from tests.meta.docs_tables import BLOCK, TABLES, rendered
 from tests.meta.pages import PAGES, ROOT, sections
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ def test_a_stale_table_is_seen() -> None:
     text = (ROOT / "docs" / "errors.md").read_text("utf-8")
     assert BLOCK.search(text)
     assert rendered(text.replace("| `JOB_NOT_FOUND` |", "| `JOB_MISSING` |")) == text
+
+
+def test_every_service_of_the_mirror_is_in_the_table_of_routes() -> None:
+    routes = "\n".join(TABLES["routes"]())
+    assert all(f"`{service.name}`, in `proto/{service.file.name}`" in routes for service in SERVICES)
+    assert "| `GET /v1/jobs/{id}` | GetJob |  | `job` |" in routes
+    assert "| `POST /v1/worker:finish` | FinishJobs | `FinishJobsRequest` | `FinishJobsResponse` |" in routes
 
 
 def test_every_reason_of_a_job_is_documented() -> None:
