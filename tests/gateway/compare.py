@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from google.rpc import code_pb2
+
 from .peculiar import PARTICULAR
+from .shapes import INFO, filled, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +21,7 @@ if TYPE_CHECKING:
     from .doors import Answer, Ask
 
 GENERAL = {"unset", "early-error", "words", "stream", "grpc-header"}
-_OWN = {"resumeToken", "nextPageToken", "session", "token"}
-"""Fields that no two jobs, streams or sessions share."""
 _GRPC = re.compile("grpc-metadata-(content-type|grpc-.*)$")
-_MASKS = [
-    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "$time"),
-    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "$id"),
-    (re.compile("door-of-(gateway|mirror)"), "$door"),
-]
 
 
 class Verdict(NamedTuple):
@@ -49,14 +44,21 @@ def compare(asked: Ask, go: Answer, mirror: Answer) -> Verdict:
         if settled is not None:
             general.add(name)
             go = settled
-    if (go.status, go.kind, go.metadata) == (mirror.status, mirror.kind, mirror.metadata) and (
-        go.body == mirror.body or masked(go.body) == masked(mirror.body)
-    ):
+    if _same(go, mirror):
         return Verdict(general, "")
-    for name, is_it in PARTICULAR.items():
-        if is_it(asked, go, mirror):
-            return Verdict(general, name)
-    raise Unexplained("\n".join([str(asked), *_gaps("", _shown(go), _shown(mirror))]))
+    reworded = _words(go, mirror)
+    if reworded is not None and _same(reworded, mirror):
+        return Verdict(general | {"words"}, "")
+    rows = [name for name, is_it in PARTICULAR.items() if is_it(asked, go, mirror)]
+    if len(rows) == 1:
+        return Verdict(general, rows[0])
+    raise Unexplained("\n".join([f"{rows} {asked}", *_gaps("", _shown(go), _shown(mirror))]))
+
+
+def _same(go: Answer, mirror: Answer) -> bool:
+    if (go.status, go.kind, go.metadata) != (mirror.status, mirror.kind, mirror.metadata):
+        return False
+    return bool(go.body == mirror.body or masked(go.body) == masked(mirror.body))
 
 
 def _shown(answer: Answer) -> dict[str, Any]:
@@ -77,33 +79,32 @@ def _gaps(where: str, go: Any, mirror: Any) -> Iterator[str]:
 
 def _unset(go: Answer, mirror: Answer) -> Answer | None:
     """Messages that are not set: null, or left out."""
-    body = _filled(go.body, mirror.body)
+    body = filled(go.body, mirror.body)
     return None if body == go.body else replace(go, body=body)
-
-
-def _filled(go: Any, mirror: Any) -> Any:
-    if isinstance(go, dict) and isinstance(mirror, dict):
-        shown = {name: item for name, item in go.items() if item is not None or name in mirror}
-        return {name: _filled(item, mirror.get(name)) for name, item in shown.items()}
-    if isinstance(go, list) and isinstance(mirror, list):
-        return [_filled(item, other) for item, other in zip_longest(go, mirror[: len(go)])]
-    return go
 
 
 def _early_error(go: Answer, mirror: Answer) -> Answer | None:
     """The error of a stream that has not begun: wrapped as if it had, or an error like others."""
-    wrapped = _error(go)
-    if go.status < 400 or wrapped is None or go.body[-1].keys() != {"error"} or _error(mirror) is not mirror.body[-1]:
+    wrapped, plain = _error(go), _error(mirror)
+    if go.status < 400 or wrapped is None or plain is None or len(go.body) != 1:
+        return None
+    if go.body[0].keys() != {"error"} or plain is not mirror.body[-1]:
         return None
     return replace(go, body=[wrapped])
 
 
 def _words(go: Answer, mirror: Answer) -> Answer | None:
-    """What a gateway refuses by itself, it refuses in its own words; the mirror with details as Atlas has them."""
+    """What a gateway refuses by itself, it refuses in its own words; the mirror with details as Atlas has them.
+
+    What a server refuses has a reason of its own.
+    """
     theirs, ours = _error(go), _error(mirror)
     if theirs == ours or theirs is None or ours is None:
         return None
-    if theirs["code"] != ours["code"] or theirs["details"] or not ours["details"]:
+    if theirs["code"] != ours["code"] or theirs["details"] or not ours["message"]:
+        return None
+    info = next((detail for detail in ours["details"] if detail["@type"] == INFO), {"reason": ""})
+    if info["reason"] not in {code_pb2.Code.Name(ours["code"]), "PATH_NOT_FOUND"}:
         return None
     return replace(go, body=[*go.body[:-1], mirror.body[-1]])
 
@@ -132,22 +133,6 @@ def _grpc_header(go: Answer, mirror: Answer) -> Answer | None:
 _SETTLE = {
     "early-error": _early_error,
     "unset": _unset,
-    "words": _words,
     "stream": _stream,
     "grpc-header": _grpc_header,
 }
-
-
-def masked(value: Any) -> Any:
-    """The value without what differs by nature between two requests: times, ids, tokens."""
-    if isinstance(value, dict):
-        return {
-            key: f"${key}" if key in _OWN and isinstance(item, str) and item else masked(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [masked(item) for item in value]
-    if isinstance(value, str):
-        for pattern, name in _MASKS:
-            value = pattern.sub(name, value)
-    return value

@@ -25,12 +25,19 @@ class Ask(NamedTuple):
     headers: dict[str, str] | list[tuple[str, str]] = {}  # noqa: RUF012 - nothing changes it
     take: dict[str, str] = {}  # noqa: RUF012
     """Names for later requests, and where their values are in the answer: `job.id`, `jobs.0.token`."""
+    lines: int = 0
+    """Hang up after so many lines of the answer; 0 reads to its end."""
 
 
 def ask(line: str, body: Any = None, headers: Any = None, **take: str) -> Ask:
     """`ask("POST /v1/jobs", {…}, id="id")`."""
     method, path = line.split(" ", 1)
     return Ask(method, path, body, headers or {}, take)
+
+
+def begun(asked: Ask) -> Ask:
+    """The same of a stream without end, of which the first line is read."""
+    return asked._replace(lines=1)
 
 
 @dataclass(frozen=True)
@@ -98,11 +105,11 @@ class Door:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             response = connection.getresponse()
-            data = _read(response)
+            data = b"".join(response.readline() for _ in range(asked.lines)) or _read(response)
         except BaseException:
             self.close()
             raise
-        if response.will_close:
+        if response.will_close or not response.isclosed():
             self.close()
         return response, data
 

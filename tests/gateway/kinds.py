@@ -44,6 +44,7 @@ QUERY: dict[str, list[str]] = {
         "2024-01-02T03:04:05Z",
         "2024-01-02T03:04:05.123456789%2B01:30",
         "2024-01-02",
+        "2024-01-02T3:04:05Z",
         "0001-01-01T00:00:00Z",
         "",
         "x",
@@ -78,6 +79,7 @@ PAIRS = [
     "weights[true]=1&weights[false]=0",
     "first=a&third_one=4",
     "first=a&second.text=b",
+    "first=a&second.nope=b",
     "second.text=a&second.number=5&second.second.text=b",
     "inner.text=a&inner.number=2&inner.inner.text=b&text=c",
     "maybe=1&maybe=2",
@@ -99,7 +101,15 @@ PAIRS = [
 BODY: dict[str, list[str]] = {
     "text": ['"a"', '"\\u00fc\\n\\/"', "1", "true", "[]", "{}", "null", '"\\ud83d\\ude00"', '"\\udc00"', '"\\x"'],
     "number": ["1", "-1", "1.0", "1e2", "1.5", '"7"', '"1e2"', '"1.0"', '"+7"', '"07"', '" 7"', '""', "01", "true"],
-    "big": ["9007199254740993", '"9007199254740993"', "9223372036854775808", "1e18", "-9.5", '"x"'],
+    "big": [
+        "9007199254740993",
+        '"9007199254740993"',
+        "9223372036854775808",
+        "1e18",
+        "-9.5",
+        '"x"',
+        "9007199254740993.5",
+    ],
     "natural": ["4294967295", "4294967296", "-1", '"-1"', "-0"],
     "huge": ['"18446744073709551615"', "18446744073709551615", "18446744073709551616"],
     "zigzag": ["-1"],
@@ -138,7 +148,7 @@ BODY: dict[str, list[str]] = {
     ],
     "wait": [
         *('"1.5s"', '"-1.5s"', '"+1s"', '".5s"', '"1.s"', '"01s"', '"1s "', '"1"', '"1m"', '"1.0000000001s"', '"s"'),
-        *('"315576000000s"', '"315576000001s"', '"-0.000000001s"', "1", '"."', '"-s"', '"-.5s"'),
+        *('"315576000000s"', '"315576000001s"', '"-0.000000001s"', "1", '"."', '".s"', '"-s"', '"-.5s"'),
     ],
     "object": ["{}", '{"a": {"b": [null, true, "x", -1.5e-7]}}', "[]", "null", '{"a": 1, "a": 2}', '{"a": NaN}'],
     "value": ["null", "1", '"x"', "[]", "{}", "false", "12345678901234567890", "1e21"],
@@ -162,7 +172,7 @@ BODY: dict[str, list[str]] = {
     "renamed": ['"r"'],
     "otherName": ['"ignored"'],
     "waits": ['["1s", "2.5s"]', '["x"]'],
-    "unknown": ["1", '{"a": [1, {}]}', "[1", '"\\x"', "01", "tru"],
+    "unknown": ["1", '{"a": [1, {}]}', "[1", '"\\x"', '"\\ud800"', "01", "tru"],
 }
 """JSON of a field, one at a time."""
 
@@ -179,6 +189,10 @@ BODIES = [
     '{"first": "a", "second": null}',
     '{"thirdOne": 1, "third_one": 1}',
     '{"text": "a", "text": "b"}',
+    '{"nope": 1, "nope": 2}',
+    '{"nope": NaN}',
+    '{"nope": 1e999}',
+    '{"text": "a"} x',
     '/* a */ {"text": "a"}',
     '{"text": "' + "x" * 100_000 + '"}',
     '{"inner": ' * 60 + "{}" + "}" * 60,
@@ -237,7 +251,54 @@ METADATA = {
             ],
         )
     ],
+    "heard, of Atlas": [
+        ask(
+            "GET /v1/jobs/heard.1",
+            headers={"Atlas-Namespace": "other", "Traceparent": "00-1-2-01", "Tracestate": "a=b"},
+        )
+    ],
 }
+EVENTS = {
+    f"{count} messages{end}": [
+        ask(f"GET /v1/jobs/messages.{count}{end}:watch", headers={"Accept": "text/event-stream"})
+    ]
+    for count in (0, 1, 3)
+    for end in ("", ".code.14")
+}
+
+ROWS: dict[str, list[str]] = {
+    "mask": [f"GET /v1/echo?mask={value}" for value in ("aB", "a,,b", "_", "a..b", "6")],
+    "unknown-below": [
+        "GET /v1/echo?object.fields[a].stringValue=x",
+        "GET /v1/echo?first=a&second.nope=b",
+        "GET /v1/echo?nope=1&nope=2&inner.nope=3",
+    ],
+    "wider": [
+        "GET /v1/echo?at=2024-01-02t03:04:05z",
+        'POST /v1/echo/x {"big": 9007199254740993.5}',
+        'POST /v1/echo/x {"unknown": "\\ud800"}',
+    ],
+    "enum": ['POST /v1/echo/x {"colour": "1"}'],
+    "strict": [
+        "GET /v1/echo?at=2024-01-02T3:04:05Z",
+        'POST /v1/echo/x {"wait": ".s"}',
+        'POST /v1/echo/x {"any": {"reason": "R"}}',
+        'POST /v1/echo/x {"nope": 1, "nope": 2}',
+        'POST /v1/echo/x {"nope": 1e999}',
+        'POST /v1/echo/x {"text": "a"} x',
+    ],
+    "escape": ["GET /v1/echo/a%2Fb:verb", "GET /v1/echo/a%3Averb"],
+    "empty-body": ["PUT /v1/echo/a/inner?text=ignored&inner.text=ignored&number=5"],
+    "binary": [
+        *[f"GET /v1/jobs/messages.{count}.headers.1:watch" for count in (0, 1, 3)],
+        *[f"metadata: {name}" for name in ("initial", "initial, with an error", "both")],
+    ],
+    "trailers": ["metadata: trailing, asked for"],
+    "forwarded": ["metadata: heard"],
+    "own-header": ["metadata: heard, of Atlas"],
+    "events": [f"events: {name}" for name in EVENTS if name != "0 messages.code.14"],
+}
+"""The cases that show a difference of the table in docs/rest.md, by its row."""
 
 
 def kinds() -> dict[str, list[Ask]]:
@@ -260,7 +321,8 @@ def kinds() -> dict[str, list[Ask]]:
         add(ask("POST /v1/echo/x", body))
     for line in [*PATHS, *CODES, *STREAMS]:
         add(ask(line))
-    return made | {f"metadata: {name}": asks for name, asks in METADATA.items()}
+    made |= {f"metadata: {name}": asks for name, asks in METADATA.items()}
+    return made | {f"events: {name}": asks for name, asks in EVENTS.items()}
 
 
 def _quoted(value: str) -> Any:
