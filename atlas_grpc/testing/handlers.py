@@ -15,7 +15,7 @@ from .. import lifecycle
 from ..errors import InvalidArgument
 from ..model import EMPTY_OBJECT, SECOND, Content, JobSpec, State, Succeeded
 from ..server.admission import objection
-from ..worker.around import chained, decoded
+from ..worker.around import Inner, chained, decoded
 from ..worker.decorator import MARK, Options
 from ..worker.execution import Why, verdict_on
 from ..worker.failures import outcome_of
@@ -109,7 +109,7 @@ class _Attempt:
         self._handler = handler
         self._content = content
         self._ctx = ctx
-        self._value: Any = None
+        self._inner = Inner()
         self.raised: BaseException | None = None
 
     async def outcome(self, registry: Registry) -> Outcome:
@@ -132,21 +132,23 @@ class _Attempt:
 
     async def _perform(self, call: Callable[[], Any]) -> Outcome:
         try:
-            return self._conclude(await call())
+            value = await call()
+            return self._inner.kept(value, self._handler.signature.result) or self._conclude(value)
         except BaseException as exc:  # as the worker does
             self.raised = exc
             return outcome_of(exc)
 
     async def _call(self) -> Any:
-        signature = self._handler.signature
+        signature, inner = self._handler.signature, self._inner
+        inner.begin()
         if inspect.iscoroutinefunction(self._handler.fn):
-            await signature.perform_async(self._content, self._ctx, self._conclude)
+            inner.end(await signature.perform_async(self._content, self._ctx, self._conclude))
         else:
-            await asyncio.to_thread(signature.perform, self._content, self._ctx, self._conclude)
-        return self._value
+            inner.end(await asyncio.to_thread(signature.perform, self._content, self._ctx, self._conclude))
+        return inner.answer(signature.result)
 
     def _conclude(self, value: Any) -> Succeeded:
-        self._value = value
+        self._inner.returned = value
         return admitted(encode(value, self._handler.signature.result), _objection, DEFAULT_MAX_BYTES)
 
 

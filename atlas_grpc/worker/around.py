@@ -22,18 +22,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import Code, FailNow, GiveBack, HandlerFailed, RetryIn
-from ..model import SECOND, Failed, Released, Succeeded, TimedOut
+from ..model import SECOND, Content, Failed, Released, Succeeded, TimedOut
 from .execution import Why, conclude, failed, log, log_failure
 from .results import admitted, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..model import Content, Outcome
+    from pydantic import TypeAdapter
+
+    from ..model import Outcome
     from .context import JobContext
     from .execution import Ended, Execution, Executor, Limits
     from .failures import HandlerRaised
     from .middlewares import CallNext, Middleware
+
+_UNCHANGING = (type(None), bool, int, float, str, bytes, Content)
 
 
 class Inner:
@@ -50,6 +54,7 @@ class Inner:
         "started",
         "task",
         "unlogged",
+        "written",
     )
 
     def __init__(self) -> None:
@@ -63,6 +68,9 @@ class Inner:
         self.outcome: Outcome | None = None
         """Of the handler, when it has ended."""
         self.returned: Any = None
+        self.written: Content | None = None
+        """What was returned, as it was when `call_next()` answered it: not as its outcome has it, if it reads from what
+        is cleaned up since."""
         self.raised: BaseException | None = None
         self.made_up = False
         """What was raised stands for an outcome that came from elsewhere."""
@@ -72,7 +80,7 @@ class Inner:
     def begin(self) -> None:
         """The handler is started, perhaps once more."""
         self.running, self.outcome = True, None
-        self.returned, self.raised, self.made_up, self.unlogged = None, None, False, None
+        self.returned, self.written, self.raised, self.made_up, self.unlogged = None, None, None, False, None
 
     def end(self, outcome: Outcome) -> None:
         """The handler has ended."""
@@ -87,6 +95,18 @@ class Inner:
             future = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             await future
+
+    def answer(self, adapter: TypeAdapter[Any] | None) -> Any:
+        """What the handler returned, of which a middleware may change things in place."""
+        self.written = _written(self.returned, adapter)
+        return self.returned
+
+    def kept(self, value: Any, adapter: TypeAdapter[Any] | None) -> Succeeded | None:
+        """The outcome of the handler, if `value` is what it returned, and as it was. It was made JSON before the
+        clean-up: by now a generator is used up, and a session closed."""
+        if isinstance(self.outcome, Succeeded) and value is self.returned and self.written == _written(value, adapter):
+            return self.outcome
+        return None
 
 
 def chained(chain: Sequence[Middleware], context: JobContext, call: CallNext) -> CallNext:
@@ -161,7 +181,7 @@ class Around:
                 raise
             outcome = self._failed(exc, execution, inner)
         await self._until_idle(execution, inner)
-        inner.returned = inner.raised = None  # its traceback leads back here
+        inner.returned = inner.written = inner.raised = None  # its traceback leads back here
         self._ended(execution, outcome)
 
     async def _call(self, execution: Execution, inner: Inner) -> Any:
@@ -200,7 +220,8 @@ class Around:
 
     def _concluded(self, value: Any, execution: Execution, inner: Inner) -> Outcome:
         if execution.kind.handler.origin is None:
-            return conclude(value, execution, self._limits)
+            kept = inner.kept(value, execution.kind.handler.signature.result)
+            return conclude(value, execution, self._limits) if kept is None else kept
         # A process made JSON of it by its declared type, which must not be done again.
         if isinstance(inner.outcome, Succeeded) and decoded(inner.outcome.result) == value:
             return inner.outcome
@@ -220,9 +241,18 @@ def _value(execution: Execution, inner: Inner) -> Any:
     if inner.raised is not None:
         raise inner.raised
     if isinstance(inner.outcome, Succeeded):
-        return inner.returned if execution.kind.handler.origin is None else decoded(inner.outcome.result)
+        handler = execution.kind.handler
+        return inner.answer(handler.signature.result) if handler.origin is None else decoded(inner.outcome.result)
     inner.raised, inner.made_up = _exception(inner.outcome), True
     raise inner.raised
+
+
+def _written(value: Any, adapter: TypeAdapter[Any] | None) -> Content | None:
+    """How a value would be written now; None when it cannot be, or cannot change."""
+    if not isinstance(value, _UNCHANGING):
+        with suppress(Exception):  # a closed session may raise anything
+            return encode(value, adapter)
+    return None
 
 
 def decoded(content: Content) -> Any:
