@@ -219,13 +219,12 @@ class Around:
                 await inner.ended()
 
     def _concluded(self, value: Any, execution: Execution, inner: Inner) -> Outcome:
+        adapter = _adapter(execution)
+        if (kept := inner.kept(value, adapter)) is not None:
+            return kept
         if execution.kind.handler.origin is None:
-            kept = inner.kept(value, execution.kind.handler.signature.result)
-            return conclude(value, execution, self._limits) if kept is None else kept
-        # A process made JSON of it by its declared type, which must not be done again.
-        if isinstance(inner.outcome, Succeeded) and decoded(inner.outcome.result) == value:
-            return inner.outcome
-        return admitted(encode(value, None), self._limits.admit, self._limits.max_bytes)
+            return conclude(value, execution, self._limits)
+        return admitted(encode(value, adapter), self._limits.admit, self._limits.max_bytes)
 
     def _failed(self, exc: BaseException, execution: Execution, inner: Inner) -> Outcome:
         if exc is inner.raised and inner.made_up and inner.outcome is not None:
@@ -241,10 +240,17 @@ def _value(execution: Execution, inner: Inner) -> Any:
     if inner.raised is not None:
         raise inner.raised
     if isinstance(inner.outcome, Succeeded):
-        handler = execution.kind.handler
-        return inner.answer(handler.signature.result) if handler.origin is None else decoded(inner.outcome.result)
+        if execution.kind.handler.origin is not None:
+            inner.returned = decoded(inner.outcome.result)
+        return inner.answer(_adapter(execution))
     inner.raised, inner.made_up = _exception(inner.outcome), True
     raise inner.raised
+
+
+def _adapter(execution: Execution) -> TypeAdapter[Any] | None:
+    """By what a result of middleware is written. A process made JSON by the declared type, which is not done again."""
+    handler = execution.kind.handler
+    return handler.signature.result if handler.origin is None else None
 
 
 def _written(value: Any, adapter: TypeAdapter[Any] | None) -> Content | None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from atlas_grpc.model import Succeeded
 from atlas_grpc.worker import Depends, handler, middleware
+from tests.unit.worker import handlers, kit_handlers
 from tests.unit.worker.memory_source import running
 
 
@@ -131,3 +132,44 @@ async def test_what_an_earlier_call_answered_is_not_taken_for_the_last_one():
 
     async with running(counts, first_of_two) as (source, _):
         assert value(await source.outcome(source.add("counts"))) == [1]
+
+
+# Processes
+
+
+@pytest.mark.parametrize(("returned", "expected"), [(True, b"true"), (1.0, b"1.0"), (1, b"1")])
+async def test_an_answer_that_is_equal_to_that_of_a_process_is_the_answer_all_the_same(returned, expected):
+    @middleware
+    async def answers(ctx, call_next):
+        assert await call_next() == 1
+        return returned
+
+    async with running(handlers.add, answers, processes=1) as (source, _):
+        assert (await source.outcome(source.add("add", {"a": 0}))).result.data == expected
+
+
+async def test_an_answer_that_cannot_be_compared_is_the_answer():
+    class Array(list[int]):
+        __hash__ = None
+
+        def __eq__(self, other):
+            raise ValueError("the truth value of an array is ambiguous")
+
+    @middleware
+    async def answers(ctx, call_next):
+        await call_next()
+        return Array([1])
+
+    async with running(handlers.add, answers, processes=1) as (source, _):
+        assert value(await source.outcome(source.add("add", {"a": 0}))) == [1]
+
+
+async def test_a_result_of_a_process_may_be_changed_in_place():
+    @middleware
+    async def changes(ctx, call_next):
+        result = await call_next()
+        result["more"] = True
+        return result
+
+    async with running(kit_handlers.times, changes, processes=1) as (source, _):
+        assert value(await source.outcome(source.add("times"))) == {"at": "2024-01-02T00:00:00Z", "more": True}
