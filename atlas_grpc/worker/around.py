@@ -193,6 +193,8 @@ class Around:
         if execution.why is not Why.RUNNING:
             raise asyncio.CancelledError
         inner.begin()
+        if execution.context is not None:  # what the middleware gave up before was told to stop
+            execution.context.withdraw_stop()
         execution.started, execution.task = False, None
         self._inner.start(execution)
         given_up = False

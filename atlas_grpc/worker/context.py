@@ -171,3 +171,9 @@ class JobContext:
         self._stopped = True  # before the look at the waker, which is made before the look at this
         if self._waker is not None:
             self._waker.set()
+
+    def withdraw_stop(self) -> None:
+        """Turns `cancelled` false again; called by the worker when a middleware executes once more what it gave up."""
+        self._stopped = False
+        if self._waker is not None:
+            self._waker.clear()
