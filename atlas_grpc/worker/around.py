@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from ..clock import Clock
     from ..model import Outcome
     from .context import JobContext
     from .execution import Ended, Execution, Executor, Limits
@@ -45,6 +46,7 @@ class Inner:
 
     __slots__ = (
         "_waiting",
+        "killing",
         "made_up",
         "outcome",
         "over",
@@ -75,6 +77,8 @@ class Inner:
         self.made_up = False
         """What was raised stands for an outcome that came from elsewhere."""
         self.unlogged: HandlerRaised | None = None
+        self.killing: asyncio.Task[None] | None = None
+        """What ends its process later."""
         self._waiting: list[asyncio.Future[None]] = []
 
     def begin(self) -> None:
@@ -85,6 +89,9 @@ class Inner:
     def end(self, outcome: Outcome) -> None:
         """The handler has ended."""
         self.running, self.outcome = False, outcome
+        if self.killing is not None:
+            self.killing.cancel()
+            self.killing = None
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
@@ -129,13 +136,25 @@ def to_inner(ended: Ended) -> Ended:
 
 
 class Around:
-    """Runs the middleware of one job type around what an executor does; the first is the outermost."""
+    """Runs the middleware of one job type around what an executor does; the first is the outermost. `grace`: seconds
+    that a handler which was given up has to stop by itself, before its process is killed."""
 
-    def __init__(self, inner: Executor, chain: Sequence[Middleware], ended: Ended, limits: Limits) -> None:
+    def __init__(
+        self,
+        inner: Executor,
+        chain: Sequence[Middleware],
+        ended: Ended,
+        limits: Limits,
+        *,
+        clock: Clock,
+        grace: float,
+    ) -> None:
         self._inner = inner
         self._chain = chain
         self._ended = ended
         self._limits = limits
+        self._clock = clock
+        self._grace = grace
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -206,7 +225,7 @@ class Around:
                     raise
                 if inner.running:  # else it has finished first
                     given_up = True
-                    self._inner.stop(execution, kill=False)
+                    self._give_up(execution, inner)
         if given_up:
             raise asyncio.CancelledError
         return _value(execution, inner)
@@ -216,9 +235,21 @@ class Around:
             job = execution.assignment
             log.warning("middleware ended before its call_next(): job %s, type %s", job.job_id, job.type)
         while inner.running and not self._closed:
-            self._inner.stop(execution, kill=False)
+            self._give_up(execution, inner)
             with suppress(asyncio.CancelledError):
                 await inner.ended()
+
+    def _give_up(self, execution: Execution, inner: Inner) -> None:
+        """Tells the handler to stop. One that runs in a process ends with it when its grace is over."""
+        self._inner.stop(execution, kill=False)
+        if inner.killing is None and execution.kind.handler.origin is not None:
+            inner.killing = self._loop.create_task(self._kill(execution))
+            self._tasks.add(inner.killing)
+            inner.killing.add_done_callback(self._tasks.discard)
+
+    async def _kill(self, execution: Execution) -> None:
+        await self._clock.sleep(self._grace)
+        self._inner.stop(execution, kill=True)
 
     def _concluded(self, value: Any, execution: Execution, inner: Inner) -> Outcome:
         adapter = _adapter(execution)

@@ -179,7 +179,9 @@ class Runner:
         around: list[Executor] = []
         for kind in self._capacity.kinds.values():
             if chain := chains[kind.name]:
-                kind.executor = Around(kind.lane.executor, chain, self._ended, self._limits)
+                kind.executor = Around(
+                    kind.lane.executor, chain, self._ended, self._limits, clock=self._clock, grace=self._cancel_grace
+                )
                 kind.takes_context = True
                 around.append(kind.executor)
         self._executors: tuple[Executor, ...] = (*around, tasks, threads, self._children)

@@ -109,6 +109,24 @@ def stubborn(*, ctx: JobContext) -> None:
         time.sleep(60)
 
 
+@handler(executor="process")
+def hangs_at_first() -> str:
+    first = not Path(os.environ["KIT_NOTES"]).read_text()
+    note("begun")
+    while first:
+        time.sleep(60)
+    return "done"
+
+
+@handler(executor="process")
+def until_told(*, ctx: JobContext) -> str:
+    note("begun")
+    while "go" not in Path(os.environ["KIT_NOTES"]).read_text():
+        ctx.wait_cancelled(0.01)
+        ctx.raise_if_cancelled()
+    return "done"
+
+
 @middleware(types=["calculates"])
 async def telling(ctx: JobContext, call_next: CallNext) -> Any:
     ctx.info("before")
