@@ -15,19 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..clock import Clock
-    from ..model import LogLine, Progress
+    from ..model import LogLine, Progress, TypeInfo
 
 
 class FakeContext(JobContext):
     """What a handler is given in a test: everything that it says is kept. Made by `fake_context`."""
 
     def __init__(
-        self, assignment: Assignment, time_left: float | None, clock: Clock | None, state: Mapping[str, Any]
+        self,
+        assignment: Assignment,
+        time_left: float | None,
+        clock: Clock | None,
+        state: Mapping[str, Any],
+        unsaid: frozenset[str],
     ) -> None:
-        self._hurried = HurriedClock() if clock is None else None
+        hurried = HurriedClock()
+        self._hurried = hurried if clock is None else None
         self._kept = _Kept(assignment.attempt)
         self._on_cancel: Callable[[], object] | None = None
-        used = self._hurried or clock or SystemClock()
+        self._unsaid = unsaid
+        used = clock or hurried
         deadline = None if time_left is None else used.monotonic() + time_left
         super().__init__(assignment, self._kept, deadline=deadline, clock=used, state=state)
 
@@ -50,6 +57,12 @@ class FakeContext(JobContext):
         if self._on_cancel is not None:
             self._on_cancel()
 
+    def fill_in(self, info: TypeInfo) -> None:
+        """Takes what the test left unsaid from what the handler declares; for `run_handler`."""
+        declared = {"type": info.name, "queue": info.queue, "max_attempts": info.retry.max_attempts}
+        for name in self._unsaid:
+            setattr(self, name, declared[name])
+
     def on_cancel(self, call: Callable[[], object] | None) -> None:
         """What to call when it is cancelled, or was; for `run_handler`."""
         self._on_cancel = call
@@ -66,12 +79,12 @@ class FakeContext(JobContext):
 def fake_context(
     *,
     id: str = "job-1",
-    type: str = "handler",
+    type: str | None = None,
     namespace: str = "default",
-    queue: str = "default",
+    queue: str | None = None,
     labels: Mapping[str, str] | None = None,
     attempt: int = 1,
-    max_attempts: int = 3,
+    max_attempts: int | None = None,
     run: int = 1,
     fence: int = 1,
     time_left: float | None = None,
@@ -82,22 +95,26 @@ def fake_context(
 
     `time_left`: seconds until its deadline. `state`: what lifespans would have yielded. Pauses by `sleep(seconds)` and
     `wait_cancelled(seconds)` take no time, but `time_left()` shrinks by them; with a `clock` they take that clock's.
+    `type`, `queue` and `max_attempts` are those of the handler that `run_handler` is given, and without it "handler",
+    "default" and 3.
     """
+    given = {"type": type, "queue": queue, "max_attempts": max_attempts}
     assignment = Assignment(
         job_id=id,
         namespace=namespace,
-        type=type,
-        queue=queue,
+        type="handler" if type is None else type,
+        queue="default" if queue is None else queue,
         payload=EMPTY_OBJECT,
         run=run,
         attempt=attempt,
-        max_attempts=max_attempts,
+        max_attempts=3 if max_attempts is None else max_attempts,
         fence=fence,
         time_left=None,
         labels=dict(labels or {}),
         create_time=0,
     )
-    return FakeContext(assignment, time_left, clock, MappingProxyType(dict(state or {})))
+    unsaid = frozenset(name for name, value in given.items() if value is None)
+    return FakeContext(assignment, time_left, clock, MappingProxyType(dict(state or {})), unsaid)
 
 
 class HurriedClock(SystemClock):

@@ -70,7 +70,8 @@ async def run_handler(fn: Callable[..., Any], payload: object = None, **options:
     written as JSON. Nothing is retried; the answer says what would be.
 
     `payload`: a dict, a model or a dataclass, bytes, or a `model.Content`. `ctx`: a context from `fake_context`, with
-    the number of the attempt, a deadline, the state …; its `cancel()` stops the handler. `include`: middleware and
+    the number of the attempt, a deadline, the state …, and what the handler declares where it says nothing; its
+    `cancel()` stops the handler. `include`: middleware and
     lifespans that apply, and registries, modules or files that hold some. `overrides`: what stands in for dependencies.
 
     Coroutines run in this event loop, plain functions in a thread, those with `executor="process"` too. Raises
@@ -83,9 +84,8 @@ async def run_handler(fn: Callable[..., Any], payload: object = None, **options:
     # What runs here is reached by overrides, and no process needs to find it.
     handler = Handler(fn, replace(marked, executor="thread") if in_process else marked, options.get("overrides", {}))
     content = _content(payload, handler)
-    ctx = options.get("ctx") or fake_context(
-        type=handler.info.name, queue=handler.info.queue, max_attempts=handler.info.retry.max_attempts
-    )
+    ctx = options.get("ctx") or fake_context()
+    ctx.fill_in(handler.info)
     lifespans = Lifespans(one for one in registry.lifespans() if (one.in_processes if in_process else one.in_worker))
     await lifespans.enter()
     try:
