@@ -88,11 +88,13 @@ async def run_handler(fn: Callable[..., Any], payload: object = None, **options:
     ctx.fill_in(handler.info)
     lifespans = Lifespans(one for one in registry.lifespans() if (one.in_processes if in_process else one.in_worker))
     await lifespans.enter()
+    own = ctx.state
     try:
-        ctx.state = MappingProxyType({**lifespans.state, **ctx.state})
+        ctx.state = MappingProxyType({**lifespans.state, **own})
         attempt = _Attempt(handler, content, ctx)
         outcome = await attempt.outcome(registry)
     finally:
+        ctx.state = own
         await lifespans.leave()
     return _run(handler, content, ctx, outcome, attempt.raised)
 

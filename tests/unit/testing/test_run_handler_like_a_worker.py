@@ -4,7 +4,7 @@
 
 import pytest
 
-from atlas_grpc import JobContext, handler, middleware
+from atlas_grpc import JobContext, handler, lifespan, middleware
 from atlas_grpc.testing import fake_context, run_handler
 from tests.unit.worker.test_middleware_results import RETURNED, passes
 
@@ -60,3 +60,21 @@ async def test_middleware_sees_the_type_of_the_handler():
         return ctx.type
 
     assert (await run_handler(pays, ctx=fake_context(), include=[tells])).result == "shop.pay"
+
+
+async def test_a_context_that_is_used_again_has_the_state_of_its_own_run():
+    runs = []
+
+    @lifespan
+    async def counted():
+        runs.append(1)
+        yield {"run": len(runs)}
+
+    @handler
+    async def tells(ctx: JobContext) -> dict[str, object]:
+        return dict(ctx.state)
+
+    ctx = fake_context(state={"mine": True})
+    for number in (1, 2):
+        assert (await run_handler(tells, ctx=ctx, include=[counted])).result == {"mine": True, "run": number}
+    assert dict(ctx.state) == {"mine": True}
