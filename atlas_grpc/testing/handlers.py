@@ -79,10 +79,12 @@ async def run_handler(fn: Callable[..., Any], payload: object = None, **options:
     `LifespanFailed`.
     """
     registry = _included(options.get("include", ()))
-    marked = _options_of(fn, registry)
+    there = next((one for one in registry if one.fn is fn), None)
+    marked = _options_of(fn, there)
     in_process = marked.executor == "process"
     # What runs here is reached by overrides, and no process needs to find it.
-    handler = Handler(fn, replace(marked, executor="thread") if in_process else marked, options.get("overrides", {}))
+    overrides = {**(there.overrides if there else {}), **options.get("overrides", {})}
+    handler = Handler(fn, replace(marked, executor="thread") if in_process else marked, overrides)
     content = _content(payload, handler)
     ctx = options.get("ctx") or fake_context()
     ctx.fill_in(handler.info)
@@ -164,8 +166,8 @@ def _included(things: Sequence[Included]) -> Registry:
     return registry
 
 
-def _options_of(fn: Callable[..., Any], registry: Registry) -> Options:
-    options = getattr(fn, MARK, None) or next((one.options for one in registry if one.fn is fn), None)
+def _options_of(fn: Callable[..., Any], there: Handler | None) -> Options:
+    options = getattr(fn, MARK, None) or (there and there.options)
     if not isinstance(options, Options):
         raise NotAHandler(repr(fn))
     return options

@@ -31,11 +31,12 @@ class Handler:
     """A function, how it is called and what it announces; `overrides` has what stands in for some of its dependencies.
     Raises `InvalidHandler` when it cannot be one."""
 
-    __slots__ = ("fn", "info", "options", "origin", "signature")
+    __slots__ = ("fn", "info", "options", "origin", "overrides", "signature")
 
     def __init__(self, fn: Callable[..., Any], options: Options, overrides: Overrides = _NONE) -> None:
         self.fn = fn
         self.options = options
+        self.overrides = overrides
         self.signature = Signature(fn, overrides)
         self.origin = origin_of(fn) if options.executor == "process" else None
         """Where a child process finds it; None when it runs in this one."""
@@ -68,7 +69,8 @@ class Registry:
     """Handlers by job type, the middleware around them and the lifespans that they need. Empty at first;
     `load("atlas_grpc.worker.builtin")` brings `sleep`.
 
-    `overrides`, for tests: functions that stand in for dependencies, by those that they stand in for.
+    `overrides`, for tests: functions that stand in for dependencies, by those that they stand in for. They go with
+    the handlers of this registry where another includes it, whose own come first.
     """
 
     def __init__(self, *, overrides: Overrides | None = None) -> None:
@@ -153,14 +155,14 @@ class Registry:
 
     def include(self, *things: Callable[..., Any] | Registry) -> list[Handler]:
         """Adds what `@handler`, `@middleware` and `@lifespan` marked, and what other registries hold: their middleware
-        stays around their own handlers. Answers the handlers.
+        stays around their own handlers, and so do their overrides. Answers the handlers.
 
-        Raises what `add` raises.
+        Raises what `add` raises, and `InvalidHandler` for overrides of a handler that is there already, without them.
         """
         added: list[Handler] = []
         for thing in things:
             if isinstance(thing, Registry):
-                added += [self._put(one.fn, one.options) for one in thing]
+                added += [self._put(one.fn, one.options, one.overrides) for one in thing]
                 for placed in thing._middleware:
                     self._place(*placed)
                 for one in thing._lifespans:
@@ -225,12 +227,16 @@ class Registry:
     def __len__(self) -> int:
         return len(self._handlers)
 
-    def _put(self, fn: Callable[..., Any], options: Options) -> Handler:
+    def _put(self, fn: Callable[..., Any], options: Options, overrides: Overrides = _NONE) -> Handler:
+        """`overrides`: those that it brings from another registry."""
+        wanted = {**overrides, **self._overrides}
         there = self._handlers.get(options.name)
         if there is None:
-            there = self._handlers[options.name] = Handler(fn, options, self._overrides)
+            there = self._handlers[options.name] = Handler(fn, options, wanted)
         elif there.fn is not fn:
             raise DuplicateType(options.name, _name(there.fn), _name(fn))
+        elif any(there.overrides.get(real) is not fake for real, fake in wanted.items()):
+            raise InvalidHandler(_name(fn), "it is there already, without the overrides of this registry")
         return there
 
     def _place(self, fn: Middleware, reach: Reach, of: Registry) -> None:
