@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
+from copy import copy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from ..worker.context import JobContext
 from ..worker.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ..clock import Clock
     from ..model import LogLine, Progress, TypeInfo
@@ -62,6 +64,22 @@ class FakeContext(JobContext):
         declared = {"type": info.name, "queue": info.queue, "max_attempts": info.retry.max_attempts}
         for name in self._unsaid:
             setattr(self, name, declared[name])
+
+    @contextmanager
+    def given(self, state: Mapping[str, Any]) -> Iterator[None]:
+        """Has what lifespans yielded, besides its own state, until the block ends; for `run_handler`."""
+        own = self.state
+        self.state = MappingProxyType({**state, **own})
+        try:
+            yield
+        finally:
+            self.state = own
+
+    def elsewhere(self, state: Mapping[str, Any]) -> FakeContext:
+        """The context of the same job in a process with that state; for `run_handler`, which stops it too."""
+        twin = copy(self)
+        twin.state = MappingProxyType({**state, **self.state})
+        return twin
 
     def on_cancel(self, call: Callable[[], object] | None) -> None:
         """What to call when it is cancelled, or was; for `run_handler`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from random import Random
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import msgspec
@@ -26,11 +26,14 @@ from ..worker.results import DEFAULT_MAX_BYTES, admitted, encode
 from .context import FakeContext, fake_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
+    from pydantic import TypeAdapter
     from typing_extensions import Unpack
 
     from ..model import Failure, Job, LogLine, Outcome, Progress
+    from ..worker.lifespans import Lifespan
+    from ..worker.middlewares import Middleware
 
     Included = Callable[..., Any] | Registry | str
 
@@ -74,7 +77,8 @@ async def run_handler(fn: Callable[..., Any], payload: object = None, **options:
     `cancel()` stops the handler. `include`: middleware and
     lifespans that apply, and registries, modules or files that hold some. `overrides`: what stands in for dependencies.
 
-    Coroutines run in this event loop, plain functions in a thread, those with `executor="process"` too. Raises
+    Coroutines run in this event loop, plain functions in a thread, those with `executor="process"` too: these have the
+    state of a process, the middleware around them has that of a worker and sees JSON and `HandlerFailed`. Raises
     `errors.InvalidArgument` when a server would refuse the payload, and `NotAHandler`, `InvalidHandler` or
     `LifespanFailed`.
     """
@@ -88,16 +92,14 @@ async def run_handler(fn: Callable[..., Any], payload: object = None, **options:
     content = _content(payload, handler)
     ctx = options.get("ctx") or fake_context()
     ctx.fill_in(handler.info)
-    lifespans = Lifespans(one for one in registry.lifespans() if (one.in_processes if in_process else one.in_worker))
-    await lifespans.enter()
-    own = ctx.state
-    try:
-        ctx.state = MappingProxyType({**lifespans.state, **own})
-        attempt = _Attempt(handler, content, ctx)
-        outcome = await attempt.outcome(registry)
-    finally:
-        ctx.state = own
-        await lifespans.leave()
+    chain = registry.around(handler.info.name)
+    # Where the handler runs, and where its middleware does: a process apart has lifespans of its own.
+    within = [one for one in registry.lifespans() if (one.in_processes if in_process else one.in_worker)]
+    around = [one for one in registry.lifespans() if one.in_worker] if in_process and chain else []
+    async with _entered(around) as outer, _entered(within) as inner:
+        attempt = _Attempt(handler, content, ctx, inner, apart=in_process)
+        with ctx.given(outer if in_process else inner):
+            outcome = await attempt.outcome(chain)
     return _run(handler, content, ctx, outcome, attempt.raised)
 
 
@@ -106,28 +108,48 @@ def run_handler_sync(fn: Callable[..., Any], payload: object = None, **options: 
     return asyncio.run(run_handler(fn, payload, **options))
 
 
-class _Attempt:
-    """Makes the attempt and keeps what it raised."""
+@asynccontextmanager
+async def _entered(lifespans: Iterable[Lifespan]) -> AsyncIterator[Mapping[str, Any]]:
+    entered = Lifespans(lifespans)
+    await entered.enter()
+    try:
+        yield entered.state
+    finally:
+        await entered.leave()
 
-    def __init__(self, handler: Handler, content: Content, ctx: FakeContext) -> None:
+
+class _Attempt:
+    """Makes the attempt and keeps what it raised. `apart`: as one in a process, whose handler has that state."""
+
+    def __init__(
+        self, handler: Handler, content: Content, ctx: FakeContext, state: Mapping[str, Any], *, apart: bool
+    ) -> None:
         self._handler = handler
         self._content = content
         self._ctx = ctx
+        self._within = ctx.elsewhere(state) if apart else ctx
+        self._apart = apart
+        self._adapter = None if apart else handler.signature.result
+        """By what a result of middleware is written."""
         self._inner = Inner()
+        self._raised: BaseException | None = None
         self.raised: BaseException | None = None
 
-    async def outcome(self, registry: Registry) -> Outcome:
-        call = chained(registry.around(self._handler.info.name), self._ctx, self._call)
+    async def outcome(self, chain: Sequence[Middleware]) -> Outcome:
+        call = chained(chain, self._ctx, self._call)
         loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._perform(call))
         if inspect.iscoroutinefunction(self._handler.fn):
             self._ctx.on_cancel(lambda: loop.call_soon_threadsafe(task.cancel))
+        elif self._apart:
+            self._ctx.on_cancel(self._within.request_stop)
         try:
             await asyncio.wait((task,))
         finally:  # the test may have been cancelled
             self._ctx.on_cancel(None)
             if not task.done():
                 self._ctx.request_stop()
+                self._within.request_stop()
                 task.cancel()
                 await asyncio.wait((task,))
         if task.cancelled():  # before its first step
@@ -137,23 +159,37 @@ class _Attempt:
     async def _perform(self, call: Callable[[], Any]) -> Outcome:
         try:
             value = await call()
-            return self._inner.kept(value, self._handler.signature.result) or self._conclude(value)
+            return self._inner.kept(value, self._adapter) or _admitted(value, self._adapter)
         except BaseException as exc:  # as the worker does
-            self.raised = exc
-            return outcome_of(exc)
+            passed = self._inner.passed(exc)
+            self.raised = exc if passed is None else self._raised
+            return outcome_of(exc) if passed is None else passed
 
     async def _call(self) -> Any:
         signature, inner = self._handler.signature, self._inner
         inner.begin()
         if inspect.iscoroutinefunction(self._handler.fn):
-            inner.end(await signature.perform_async(self._content, self._ctx, self._conclude))
+            inner.end(await signature.perform_async(self._content, self._within, self._conclude))
         else:
-            inner.end(await asyncio.to_thread(signature.perform, self._content, self._ctx, self._conclude))
-        return inner.answer(signature.result)
+            inner.end(await asyncio.to_thread(self._perform_plain))
+        return inner.answer(self._adapter, apart=self._apart)
+
+    def _perform_plain(self) -> Outcome:
+        try:
+            return self._handler.signature.perform(self._content, self._within, self._conclude)
+        except BaseException as exc:
+            if not self._apart:
+                raise
+            self._raised = exc
+            return outcome_of(exc)
 
     def _conclude(self, value: Any) -> Succeeded:
         self._inner.returned = value
-        return admitted(encode(value, self._handler.signature.result), _objection, DEFAULT_MAX_BYTES)
+        return _admitted(value, self._handler.signature.result)
+
+
+def _admitted(value: Any, adapter: TypeAdapter[Any] | None) -> Succeeded:
+    return admitted(encode(value, adapter), _objection, DEFAULT_MAX_BYTES)
 
 
 def _included(things: Sequence[Included]) -> Registry:

@@ -103,8 +103,16 @@ class Inner:
             self._waiting.append(future)
             await future
 
-    def answer(self, adapter: TypeAdapter[Any] | None) -> Any:
-        """What the handler returned, of which a middleware may change things in place."""
+    def answer(self, adapter: TypeAdapter[Any] | None, *, apart: bool) -> Any:
+        """What `call_next()` answers or raises. Of a handler in a process (`apart`) there is only the outcome: its
+        JSON, and an exception that stands for it. `adapter`: by what an answer is written that a middleware changed."""
+        if self.raised is not None:
+            raise self.raised
+        if not isinstance(self.outcome, Succeeded):
+            self.raised, self.made_up = _exception(self.outcome), True
+            raise self.raised
+        if apart:
+            self.returned = decoded(self.outcome.result)
         self.written = _written(self.returned, adapter)
         return self.returned
 
@@ -114,6 +122,10 @@ class Inner:
         if isinstance(self.outcome, Succeeded) and value is self.returned and self.written == _written(value, adapter):
             return self.outcome
         return None
+
+    def passed(self, exc: BaseException) -> Outcome | None:
+        """The outcome of the handler, if that exception stands for it."""
+        return self.outcome if exc is self.raised and self.made_up else None
 
 
 def chained(chain: Sequence[Middleware], context: JobContext, call: CallNext) -> CallNext:
@@ -228,7 +240,7 @@ class Around:
                     self._give_up(execution, inner)
         if given_up:
             raise asyncio.CancelledError
-        return _value(execution, inner)
+        return inner.answer(_adapter(execution), apart=execution.kind.handler.origin is not None)
 
     async def _until_idle(self, execution: Execution, inner: Inner) -> None:
         if inner.running and not self._closed:
@@ -260,24 +272,12 @@ class Around:
         return admitted(encode(value, adapter), self._limits.admit, self._limits.max_bytes)
 
     def _failed(self, exc: BaseException, execution: Execution, inner: Inner) -> Outcome:
-        if exc is inner.raised and inner.made_up and inner.outcome is not None:
-            if inner.unlogged is not None and execution.why is Why.RUNNING:
-                log_failure(execution, inner.unlogged)
-            return inner.outcome
-        return failed(execution, exc)
-
-
-def _value(execution: Execution, inner: Inner) -> Any:
-    """What `call_next()` answers or raises. Of a process there is only the outcome: its JSON, and an exception that
-    stands for it."""
-    if inner.raised is not None:
-        raise inner.raised
-    if isinstance(inner.outcome, Succeeded):
-        if execution.kind.handler.origin is not None:
-            inner.returned = decoded(inner.outcome.result)
-        return inner.answer(_adapter(execution))
-    inner.raised, inner.made_up = _exception(inner.outcome), True
-    raise inner.raised
+        passed = inner.passed(exc)
+        if passed is None:
+            return failed(execution, exc)
+        if inner.unlogged is not None and execution.why is Why.RUNNING:
+            log_failure(execution, inner.unlogged)
+        return passed
 
 
 def _adapter(execution: Execution) -> TypeAdapter[Any] | None:
