@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 from atlas_grpc import JobContext, handler
 
@@ -33,8 +32,8 @@ def ticks(*, ctx: JobContext) -> None:
 @handler(executor="process", retry={"max_attempts": 2, "initial_backoff": 0})
 def crashes(*, ctx: JobContext) -> None:
     """Leaves a daemon, says which, and dies."""
-    command = ["sh", "-c", "echo daemon $$; exec setsid sleep 600"]
-    subprocess.Popen(command)
+    daemon = subprocess.Popen(["setsid", "sh", "-c", "echo $$; exec sleep 600"], stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    print(f"daemon {daemon.stdout.readline().strip()}")
     print(f"attempt {ctx.attempt}")
-    time.sleep(0.2)
     os.abort()

@@ -160,7 +160,7 @@ def logs(*, ctx: JobContext) -> None:
 
 @handler(executor="process")
 def leaves(how: str, *, ctx: JobContext) -> None:
-    """Leaves a program that prints now and then, in one of the ways to get away; dies, if it is told to."""
+    """Leaves a program that prints now and then, in one of the ways to get away; stays, if it is told to."""
     daemon = "" if how.startswith("plain") else "setsid "
     environ = {"PATH": os.environ["PATH"]} if "bare" in how else None
     go_on = "exec sleep 600" if "silent" in how else "while :; do echo still here; sleep 0.01; done"
@@ -168,10 +168,6 @@ def leaves(how: str, *, ctx: JobContext) -> None:
     with subprocess.Popen(["sh", "-c", talk], stderr=subprocess.PIPE, env=environ, text=True) as program:
         assert program.stderr
         ctx.info(f"pid {program.stderr.readline().strip()}")
-    if how.endswith("dies"):
-        ctx.progress(1)
-        time.sleep(0.1)  # what it logged is on its way
-        os.kill(os.getpid(), signal.SIGKILL)
     if how.endswith("stays"):
         time.sleep(600)
 
