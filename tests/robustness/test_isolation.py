@@ -10,7 +10,7 @@ import pytest
 from atlas_grpc.client import Client, JobState, Logged, LogsDropped
 from atlas_grpc.testing import serving
 from tests.robustness.test_worker import a_worker
-from tests.unit.worker.test_processes import alive
+from tests.support.processes import alive
 
 if TYPE_CHECKING:
     from atlas_grpc.client import JobHandle

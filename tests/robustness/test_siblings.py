@@ -15,6 +15,7 @@ import pytest
 
 from atlas_grpc import Client
 from atlas_grpc.client import JobState
+from tests.support.processes import alive
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -46,15 +47,7 @@ class Family:
 
     @property
     def pids(self) -> list[int]:
-        return [pid for _, _, pid in self.serving if is_alive(pid)]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return [pid for _, _, pid in self.serving if alive(pid)]
 
 
 @asynccontextmanager
@@ -104,7 +97,7 @@ async def test_both_serve_and_one_that_dies_is_started_again(store: str):
         pids = parent.pids
         parent.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(parent.process.wait(), 20) == 0
-        assert not any(map(is_alive, pids))
+        assert not any(map(alive, pids))
 
 
 def _read(url: str) -> str:
@@ -117,7 +110,7 @@ async def test_siblings_end_with_their_parent(store: str):
         pids = parent.pids
         assert len(pids) == 2
         parent.process.kill()
-        await until(lambda: not any(map(is_alive, pids)), 20)
+        await until(lambda: not any(map(alive, pids)), 20)
 
 
 async def _fails(*flags: str) -> tuple[int, str]:

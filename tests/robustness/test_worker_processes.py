@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,14 @@ from atlas_grpc import Client
 from atlas_grpc.client import JobHandle, JobState, Logged
 from atlas_grpc.testing import serving
 from tests.support.postgres import free_port
+from tests.support.processes import alive, end_family
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.timeout(240)
+"""Seconds for the waits of a test together: one that takes too long says what it waited for."""
 
 PATIENCE = 30.0
 HANDLERS = str(Path(__file__).with_name("worker_handlers.py"))
@@ -76,9 +80,7 @@ async def a_worker(
     try:
         yield worker
     finally:
-        if process.returncode is None:
-            process.kill()  # siblings end with their parent
-        await process.wait()
+        await end_family(process)
         assert process.stdin is not None
         process.stdin.close()
         await asyncio.wait_for(listening, PATIENCE)
@@ -119,7 +121,7 @@ async def test_siblings_share_the_work_and_one_that_dies_is_started_again():
         assert len(pids) == 2
         worker.process.terminate()
         assert await worker.ended() == 0
-        assert not any(map(is_alive, pids))
+        assert not any(map(alive, pids))
 
 
 async def test_the_first_signal_drains_all_and_the_second_forces_them():
@@ -166,15 +168,8 @@ async def test_siblings_end_with_their_parent():
         pids = worker.siblings().values()
         assert len(pids) == 2
         worker.process.kill()
-        await until(lambda: not any(map(is_alive, pids)), PATIENCE)
+        await until(lambda: not any(map(alive, pids)), PATIENCE)
         assert worker.said.count('"draining"') == 2
-
-
-def is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
 
 
 @pytest.mark.parametrize("processes", ["1", "3"])
@@ -251,6 +246,7 @@ async def answer() -> str:
 """
 
 
+@pytest.mark.timeout(450)
 async def test_it_is_started_anew_when_its_handlers_change(tmp_path: Path):
     (tmp_path / "handlers.py").write_text(HANDLER)
     (tmp_path / "answer.py").write_text("ANSWER = 'one'\n")
@@ -347,7 +343,5 @@ async def test_a_server_is_started_anew_when_its_handlers_change(tmp_path: Path)
         process.terminate()
         assert await server.ended() == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await end_family(process)
         await asyncio.wait_for(listening, PATIENCE)

@@ -13,9 +13,10 @@ import pytest
 from atlas_grpc.model import Failed, Severity, Succeeded
 from atlas_grpc.worker.capture import Capture
 from atlas_grpc.worker.output import MAX_LINE, MAX_LINES, Output
+from tests.support.processes import alive
 from tests.unit.worker import handlers
 from tests.unit.worker.memory_source import running
-from tests.unit.worker.test_processes import alive, gone, value
+from tests.unit.worker.test_processes import gone, value
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing finds what left its group")
 

@@ -13,19 +13,12 @@ from pathlib import Path
 
 from atlas_grpc.model import Content, Failed, Released, Stopped, Succeeded, TimedOut
 from atlas_grpc.worker import Registry, Runner
+from tests.support.processes import alive
 from tests.unit.worker import handlers
 from tests.unit.worker.memory_source import BOUND, ManualClock, MemorySource, running
 
 ROOT = Path(__file__).parents[3]
 ALL = [fn for fn in vars(handlers).values() if hasattr(fn, "__atlas_handler__")]
-
-
-def alive(pid):
-    """False for a process that is gone, or a zombie that nobody has collected."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def children():
@@ -293,6 +286,7 @@ async def test_handlers_of_a_file_are_found_by_children(tmp_path, monkeypatch):
 PROGRAM = """
 import asyncio, sys
 from atlas_grpc.worker import Registry, Runner
+from tests.support.processes import alive
 from tests.unit.worker import handlers
 from tests.unit.worker.memory_source import MemorySource
 registry, source = Registry(), MemorySource()
