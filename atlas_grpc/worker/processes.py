@@ -183,14 +183,18 @@ class Child:
         return bool(data)
 
     def _wait(self) -> None:
-        if hasattr(os, "waitid"):
-            with suppress(ChildProcessError):  # a handler in a thread waited for any child and took this one
-                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        else:
-            self._process.wait()
-        end_marked(self._mark)
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._exit)
+        try:
+            if hasattr(os, "waitid"):
+                with suppress(ChildProcessError):  # a handler in a thread waited for any child and took this one
+                    os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            else:
+                self._process.wait()
+            end_marked(self._mark)
+        except OSError as exc:  # there are no more file descriptors, say
+            log.error("what a process of handlers left behind cannot be looked for: %s", exc.strerror)
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._exit)
 
     def _exit(self) -> None:
         while self._read():

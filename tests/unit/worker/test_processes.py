@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -161,6 +162,18 @@ async def test_a_child_whose_end_somebody_else_collected_is_missed(monkeypatch):
         failed = await source.outcome(source.add("die", {"how": "SIGKILL"}))
         assert failed.failure.reason == "PROCESS_DIED"
         assert runner.busy == 0
+
+
+async def test_a_child_that_dies_while_there_are_no_file_descriptors_is_missed(monkeypatch, caplog):
+    def exhausted():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("atlas_grpc.worker.tree._all", exhausted)
+    async with running(handlers.die, processes=1) as (source, runner):
+        failed = await source.outcome(source.add("die", {"how": "SIGKILL"}))
+        assert failed.failure.reason == "PROCESS_DIED"
+        await source.until(lambda: runner.busy == 0)
+    assert "left behind cannot be looked for: Too many open files" in caplog.text
 
 
 async def test_a_child_that_cannot_be_waited_for_is_not_left(monkeypatch, caplog):
