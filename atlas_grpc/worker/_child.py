@@ -17,7 +17,6 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..model import Failed
@@ -28,6 +27,7 @@ from .limits import leave_no_core, limited, out_of_memory
 from .loading import Origin, find
 from .output import Output
 from .results import admitted, encode
+from .shield import outlive_signals
 from .signature import Signature
 from .tree import adopt_orphans, end_descendants
 from .wire import Ended, Frames, Leave, Said, Start, Stop, ToChild, ToParent, frame, to_child
@@ -177,14 +177,6 @@ def die_with(lifeline: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-
-
-def outlive_signals() -> None:
-    """Leaves it to the parent to end this process: a service manager sends SIGTERM to every process of a service at
-    once, and the parent wants to drain. What the handler starts or forks has the usual signals."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = signal.signal(number, lambda *_: None)
-        os.register_at_fork(after_in_child=partial(signal.signal, number, before))
 
 
 def set_up_printing() -> None:

@@ -45,6 +45,7 @@ from .execution import NEVER, Why, log, log_failure
 from .failures import HandlerRaised, died, outcome_of, over_cpu
 from .problems import ResultRefused
 from .results import admitted
+from .shield import shielded
 from .tree import MARK, end_marked, end_tree
 from .wire import OVERHEAD, Ended, Frames, Leave, Said, Start, Stop, ToChild, frame, to_parent
 
@@ -95,15 +96,16 @@ class Child:
         command = [sys.executable, "-P", "-c", _BOOT, path, str(theirs.fileno()), str(tied), str(max_result)]
         try:
             stdout, stderr = self.printed.open()
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=(theirs.fileno(), tied),
-                start_new_session=True,
-                env={**os.environ, MARK: f"{os.environ.get(MARK, '')} {self._mark}"},
-            )
+            with shielded():
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    pass_fds=(theirs.fileno(), tied),
+                    start_new_session=True,
+                    env={**os.environ, MARK: f"{os.environ.get(MARK, '')} {self._mark}"},
+                )
         except BaseException:
             self._close_ends()
             raise

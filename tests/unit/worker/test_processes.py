@@ -144,6 +144,21 @@ async def test_a_signal_to_every_process_of_the_service_ends_no_attempt():
         assert await source.outcome(job) == Stopped()
 
 
+async def test_a_signal_to_a_child_that_starts_ends_no_attempt(monkeypatch):
+    popen = subprocess.Popen
+
+    def signalled(*args, **options):
+        program = popen(*args, **options)
+        for number in (signal.SIGTERM, signal.SIGINT):  # long before its interpreter runs a line of ours
+            program.send_signal(number)
+        return program
+
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+    async with running(handlers.signals_blocked, processes=1) as (source, _):
+        assert value(await source.outcome(source.add("signals_blocked"))) == [[], "00000000"]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGINT}
+
+
 async def test_a_child_that_breaks_between_jobs_ends_in_spite_of_threads_left_behind():
     async with running(handlers.leaves_traps, handlers.add, processes=1) as (source, runner):
         pid = value(await source.outcome(source.add("leaves_traps")))
