@@ -8,7 +8,7 @@ import traceback
 from ..errors import Code, FailNow, GiveBack, RetryIn
 from ..model import SECOND, Failed, Failure, Released
 from ..options import format_duration, format_size
-from .problems import PayloadRefused, ResultRefused
+from .problems import LifespanFailed, PayloadRefused, ResultRefused
 from .text import REASON, clean
 
 MAX_MESSAGE = 4 * 1024
@@ -42,6 +42,8 @@ def _outcome_of(exc: BaseException) -> Failed | Released:
         case PayloadRefused():
             first = exc.violations[0]
             return refused(Code.INVALID_ARGUMENT, "INVALID_PAYLOAD", f"{first.field}: {first.description}")
+        case LifespanFailed():  # what it raised is the worker's own affair, and may name the password of a database
+            return Failed(Failure(Code.UNKNOWN, exc.reason, clean(f"lifespan {exc.lifespan} failed", MAX_MESSAGE)))
         case _:
             name, text = type(exc).__name__, _text(exc)
             message = clean(f"{name}: {text}", MAX_MESSAGE) if text else name
@@ -86,9 +88,13 @@ def stand_in(exc: BaseException) -> HandlerRaised:
 
 
 def frames(exc: BaseException) -> str:
-    """For the log of another process: the class and where it was raised."""
-    lines = traceback.format_tb(exc.__traceback__, limit=-30)
-    return f"{type(exc).__qualname__}\n{clean(''.join(lines), MAX_FRAMES)}"
+    """For the log of another process: the class and where it was raised. Of a lifespan, its text too, which holds
+    nothing of a job."""
+    what, raised = type(exc).__qualname__, exc
+    if type(exc) is LifespanFailed:
+        what, raised = clean(str(exc), MAX_MESSAGE), exc.__cause__ or exc
+    lines = traceback.format_tb(raised.__traceback__, limit=-30)
+    return f"{what}\n{clean(''.join(lines), MAX_FRAMES)}"
 
 
 def _pause(seconds: float) -> int:

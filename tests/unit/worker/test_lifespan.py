@@ -435,7 +435,9 @@ async def test_one_that_fails_in_a_process_fails_the_attempt(notes, monkeypatch,
         for _ in range(2):
             failed = await source.outcome(source.add("calculates", {"number": 1}))
             assert (failed.failure.reason, failed.retryable) == ("LIFESPAN_FAILED", True)
-            assert failed.failure.message == "LifespanFailed: lifespan model failed: ConnectionError: no model"
+            assert failed.failure.message == "lifespan model failed"
     assert caplog.text.count("handler failed") == 2
+    assert caplog.text.count("lifespan model failed: ConnectionError: no model\n") == 2
+    assert caplog.text.count("in model\n") == 2
     ours, child = notes()[0][1], notes()[1][1]
     assert notes() == [["enter", ours], *[["enter", child], ["leave", child]] * 2, ["leave", ours]]
