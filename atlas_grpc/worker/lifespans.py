@@ -22,8 +22,10 @@ Where = Literal["worker", "process"]
 MARK = "__atlas_lifespan__"
 
 LEAVE_TIME = 10.0
-"""Seconds that an asynchronous lifespan has to be left."""
+"""Seconds that an asynchronous lifespan has to be left, before it is cancelled."""
 HURRIED_LEAVE_TIME = 1.0
+CUT_TIME = 1.0
+"""Seconds that it has to end then, before it is given up."""
 
 log = logging.getLogger("atlas.worker")
 
@@ -90,7 +92,8 @@ class Lifespan:
 
 
 class Lifespans:
-    """Enters lifespans in order and leaves them in reverse, all in one task; `state` is what they yielded."""
+    """Enters lifespans in order and leaves them in reverse, all in one task; `state` is what they yielded. `stuck` is
+    set when one neither ends nor minds its cancellation."""
 
     def __init__(self, lifespans: Iterable[Lifespan]) -> None:
         self._waiting = list(lifespans)
@@ -99,15 +102,21 @@ class Lifespans:
         self.state: Mapping[str, Any] = MappingProxyType(self._state)
         self._patience = LEAVE_TIME
         self._leaving: asyncio.Timeout | None = None
+        self._at_work = ""
+        self._giving_up: asyncio.TimerHandle | None = None
+        self.stuck = asyncio.Event()
 
     async def enter(self) -> None:
         """Enters those that were not entered yet. Raises `LifespanFailed`, with none of them entered."""
         for one in self._waiting[len(self._entered) :]:
+            self._at_work = one.name
             try:
                 manager = one.open()
                 value = await manager.__aenter__() if one.asynchronous else manager.__enter__()
                 self._entered.append((one, manager))
                 self._keep(value)
+                if self.stuck.is_set():
+                    raise asyncio.CancelledError  # nobody waits for them any more
             except BaseException as exc:
                 await self.leave()
                 if isinstance(exc, Exception | SystemExit):
@@ -116,11 +125,14 @@ class Lifespans:
 
     async def leave(self) -> None:
         """Leaves those that were entered; what they raise goes to the log."""
+        self._expect_no_more()
         while self._entered:
             one, manager = self._entered.pop()
+            self._at_work = one.name
             try:
                 if one.asynchronous:
                     async with asyncio.timeout(self._patience) as self._leaving:
+                        self.expect(self._patience + CUT_TIME)
                         await manager.__aexit__(None, None, None)
                 else:
                     manager.__exit__(None, None, None)
@@ -130,13 +142,43 @@ class Lifespans:
                 log.error("lifespan %s %s", one.name, how, exc_info=exc)
             finally:
                 self._leaving = None
+                self._expect_no_more()
         self._state.clear()
 
     def hurry(self) -> None:
         """Leaves little time to those that are left now or later."""
         self._patience = min(self._patience, HURRIED_LEAVE_TIME)
-        if self._leaving is not None:
-            self._leaving.reschedule(asyncio.get_running_loop().time() + self._patience)
+        end = asyncio.get_running_loop().time() + self._patience
+        if self._leaving is not None and not self._leaving.expired():
+            self._leaving.reschedule(min(end, self._leaving.when() or end))
+        if self._giving_up is not None:
+            self.expect(self._patience + CUT_TIME)
+
+    def expect(self, seconds: float | None = None) -> None:
+        """Gives the one at work up unless it has ended by then, or by an earlier time that was set; without a time, it
+        was just cancelled."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + (self._patience if seconds is None else seconds)
+        if self._giving_up is not None:
+            when = min(when, self._giving_up.when())
+            self._giving_up.cancel()
+        self._giving_up = loop.call_at(when, self._give_up)
+
+    def rest(self) -> Lifespans:
+        """Those that are still to be left when one is stuck; nothing is left to this object."""
+        rest = Lifespans(())
+        rest._patience = self._patience
+        rest._entered, self._entered = self._entered, []
+        return rest
+
+    def _expect_no_more(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _give_up(self) -> None:
+        log.error("lifespan %s ignores its cancellation: it is given up", self._at_work)
+        self.stuck.set()
 
     def _keep(self, value: object) -> None:
         if value is None:
@@ -150,7 +192,7 @@ class Lifespans:
 
 
 class Life:
-    """The lifespans of a runner: `begin` and `leave` are called by the task that runs it, the others by anybody."""
+    """The lifespans of a runner: `begin` and `leave` are called by what it gives to `hold`, the others by anybody."""
 
     def __init__(self, lifespans: Iterable[Lifespan]) -> None:
         self._lifespans = Lifespans(lifespans)
@@ -159,12 +201,38 @@ class Life:
         self.begun = False
         self._tried = asyncio.Event()
         self._failure: LifespanFailed | None = None
+        self._given_up: list[asyncio.Task[None]] = []
         self.state = self._lifespans.state
-        self.leave = self._lifespans.leave
-        self.hurry = self._lifespans.hurry
+
+    async def hold(self, work: Coroutine[Any, Any, None]) -> None:
+        """Awaits `work` in a task of its own, which is given up when a lifespan is stuck; the others are left then."""
+        task = asyncio.create_task(work)
+        stuck = asyncio.create_task(self._lifespans.stuck.wait())
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done() and not stuck.done():
+            try:
+                await asyncio.wait((task, stuck), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+                task.cancel()
+                if self._entering is not None:
+                    self._lifespans.expect()
+        stuck.cancel()
+        if task.done():
+            return task.result()
+        self._given_up.append(task)  # asyncio would not keep it
+        self._called_off = True
+        self._tried.set()
+        self._lifespans = self._lifespans.rest()
+        await self.hold(self._lifespans.leave())
+        if cancelled is not None:
+            raise cancelled
+        return None
 
     async def begin(self) -> bool:
         """Enters the lifespans; False when it was called off first. Raises `LifespanFailed`."""
+        if self._called_off:
+            return False
         self._entering = task = asyncio.current_task()
         try:
             await self._lifespans.enter()
@@ -183,6 +251,14 @@ class Life:
             self._tried.set()
         return self.begun
 
+    async def leave(self) -> None:
+        """Leaves them."""
+        await self._lifespans.leave()
+
+    def hurry(self) -> None:
+        """Leaves little time to those that are left now or later."""
+        self._lifespans.hurry()
+
     async def ready(self) -> None:
         """Returns when they are entered, or will never be. Raises `LifespanFailed` as `begin` did."""
         await self._tried.wait()
@@ -191,11 +267,13 @@ class Life:
 
     async def call_off(self) -> bool:
         """Sees to it that they are not entered, unless they are. Answers whether they are not."""
-        self._called_off = True
+        first, self._called_off = not self._called_off, True
         if self._entering is None:
             self._tried.set()
         else:
-            self._entering.cancel()
+            if first:
+                self._entering.cancel()
+                self._lifespans.expect()
             await self._tried.wait()
         return not self.begun
 

@@ -136,6 +136,12 @@ class Runner:
         if self._ending:
             return
         self._set_up()
+        try:
+            await self._life.hold(self._work())
+        finally:
+            self._closed.set()
+
+    async def _work(self) -> None:
         if not await self._life.begin():
             return
         loops = (self._watch_loop, self._reporter.finish_loop, self._reporter.update_loop, self._lease_loop)
@@ -430,10 +436,7 @@ class Runner:
             await self._source.close()
         except Exception as exc:
             log.warning("the session cannot be closed: %s", type(exc).__name__)
-        try:
-            await self._life.leave()
-        finally:
-            self._closed.set()
+        await self._life.leave()
 
 
 def _told(exc: Exception) -> str:

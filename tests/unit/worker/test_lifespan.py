@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 
 import pytest
 
@@ -13,6 +14,8 @@ from atlas_grpc.worker import JobContext, Registry, Runner, handler, lifespan
 from atlas_grpc.worker.problems import InvalidHandler, LifespanFailed
 from tests.unit.worker import kit_handlers
 from tests.unit.worker.memory_source import BOUND, MemorySource, running
+
+VARIABLE = ContextVar("VARIABLE", default="")
 
 
 @handler
@@ -242,12 +245,154 @@ async def test_a_stop_hurries_one_that_does_not_end(monkeypatch, caplog):
         await asyncio.Event().wait()
 
     async with running(state, endless) as (_, runner):
+        await runner.ready()
         draining = asyncio.create_task(runner.drain(0))
         async with asyncio.timeout(5):
             await leaving.wait()
             await runner.stop()
             await draining
     assert "took too long to end" in caplog.text
+
+
+async def test_a_stop_that_comes_when_its_time_is_up_is_no_failure(monkeypatch, caplog):
+    monkeypatch.setattr("atlas_grpc.worker.lifespans.LEAVE_TIME", 0.05)
+    cut, go_on = asyncio.Event(), asyncio.Event()
+
+    @lifespan
+    async def slow():
+        yield
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut.set()
+            await go_on.wait()
+
+    async with running(state, slow) as (_, runner):
+        await runner.ready()
+        draining = asyncio.create_task(runner.drain(0))
+        async with asyncio.timeout(5):
+            await cut.wait()
+            stopping = asyncio.create_task(runner.stop())
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(draining, stopping)
+    assert "slow took too long to end" in caplog.text
+
+
+class Stubborn:
+    """Swallows any cancellation, at its start or at its end, until the test is over."""
+
+    def __init__(self):
+        self.at_work = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def work(self):
+        self.at_work.set()
+        while not self.over.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.over.wait()
+
+    async def let_go(self):
+        """Ends the task that was given up."""
+        self.over.set()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.fixture
+async def stubborn(monkeypatch):
+    monkeypatch.setattr("atlas_grpc.worker.lifespans.CUT_TIME", 0.05)
+    one = Stubborn()
+    yield one
+    await one.let_go()
+
+
+async def test_one_that_ignores_its_cancellation_at_its_end_is_given_up_and_the_others_are_left(
+    stubborn, monkeypatch, caplog
+):
+    monkeypatch.setattr("atlas_grpc.worker.lifespans.LEAVE_TIME", 0.05)
+    steps = Steps()
+
+    @lifespan
+    async def endless():
+        yield
+        await stubborn.work()
+
+    async with running(state, steps.sync("one"), endless, steps.asynchronous("two"), endless) as (source, runner):
+        await source.outcome(source.add("state"))
+        async with asyncio.timeout(BOUND):
+            await runner.drain(0)
+    assert steps == ["enter one", "enter two", "leave two", "leave one"]
+    assert caplog.text.count("endless ignores its cancellation: it is given up") == 1
+
+
+async def test_a_stop_hurries_one_that_ignores_its_cancellation(stubborn, monkeypatch, caplog):
+    monkeypatch.setattr("atlas_grpc.worker.lifespans.HURRIED_LEAVE_TIME", 0.05)
+
+    @lifespan
+    async def endless():
+        yield
+        await stubborn.work()
+
+    async with running(state, endless) as (_, runner):
+        await runner.ready()
+        draining = asyncio.create_task(runner.drain(0))
+        async with asyncio.timeout(5):
+            await stubborn.at_work.wait()
+            await runner.stop()
+            await draining
+    assert "given up" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["drain", "stop", "hurried", "cancel"])
+async def test_one_that_ignores_its_cancellation_while_it_is_entered_is_given_up(how, stubborn, monkeypatch, caplog):
+    name = "LEAVE_TIME" if how in ("drain", "cancel") else "HURRIED_LEAVE_TIME"
+    monkeypatch.setattr(f"atlas_grpc.worker.lifespans.{name}", 0.05)
+    steps = Steps()
+
+    @lifespan
+    async def endless():
+        await stubborn.work()
+        yield
+        steps.append("left")
+
+    registry, source = Registry(), MemorySource()
+    registry.include(state, steps.asynchronous("one"), endless, steps.sync("never"))
+    runner = Runner(registry, source)
+    working = asyncio.create_task(runner.run())
+    async with asyncio.timeout(5):
+        await stubborn.at_work.wait()
+        if how == "cancel":
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+        else:
+            draining = asyncio.create_task(runner.stop() if how == "stop" else runner.drain(60))
+            await asyncio.sleep(0)
+            if how == "hurried":
+                await runner.stop()
+            await asyncio.gather(draining, working)
+        await runner.ready()
+        assert steps == ["enter one", "leave one"]
+        await stubborn.let_go()
+    assert steps == ["enter one", "leave one", "left"]
+    assert source.opened is None
+    assert "endless ignores its cancellation: it is given up" in caplog.text
+
+
+async def test_what_they_set_in_their_context_is_seen_by_handlers():
+    @lifespan
+    async def sets():
+        token = VARIABLE.set("set")
+        yield
+        VARIABLE.reset(token)
+
+    @handler
+    async def reads() -> str:
+        return VARIABLE.get()
+
+    async with running(reads, sets) as (source, _):
+        assert value(await source.outcome(source.add("reads"))) == "set"
 
 
 async def test_the_end_may_come_while_they_are_entered():
