@@ -28,8 +28,24 @@ class JobLogHandler(logging.Handler):
             self.handleError(record)
 
 
+class JobLogger(logging.Logger):
+    """Outside of the tree of loggers that all jobs of the process share; those below it make lines of the same log."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._below: dict[str, JobLogger] = {}
+
+    def getChild(self, suffix: str) -> JobLogger:  # noqa: N802 - the name is logging's
+        """The logger of that name below this one."""
+        child = self._below.get(suffix)
+        if child is None:
+            child = self._below[suffix] = JobLogger(f"{self.name}.{suffix}")
+            child.parent = self
+        return child
+
+
 def job_logger(output: Output) -> logging.Logger:
-    """A logger that no other has to do with."""
-    logger = logging.Logger("atlas.job")  # noqa: LOG001 - outside of the tree that all jobs of the process share
+    """A logger that no other job has to do with."""
+    logger = JobLogger("atlas.job")
     logger.addHandler(JobLogHandler(output))
     return logger

@@ -158,6 +158,8 @@ def logs(*, ctx: JobContext) -> None:
     """By Python's own logging."""
     ctx.logger.debug("%s of %d", "one", 3)
     ctx.logger.warning("two")
+    below = ctx.logger.getChild("pool").getChild("connection")
+    below.info("by %s", below.name)
     try:
         raise ValueError("three")
     except ValueError:

@@ -151,6 +151,7 @@ async def test_python_logging_goes_to_the_log_of_the_job():
         by_text = {line.message: line.severity for line in source.logs(job)}
     assert by_text["one of 3"] is Severity.DEBUG
     assert by_text["two"] is Severity.WARNING
+    assert by_text["by atlas.job.pool.connection"] is Severity.INFO
     assert by_text["not set up"] is Severity.WARNING
     (raised,) = [text for text in by_text if text.startswith("it raised")]
     assert "ValueError: three" in raised
