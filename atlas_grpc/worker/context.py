@@ -29,7 +29,8 @@ class JobContext:
     """The job at hand, and the way to talk about it. The same in coroutines, threads and processes; thread-safe.
 
     A handler must stop soon after `cancelled` turned true: because its job was cancelled, ran out of time, was given to
-    another worker, or because the worker shuts down. A coroutine gets `asyncio.CancelledError` besides.
+    another worker, or because the worker shuts down. A coroutine gets `asyncio.CancelledError` besides. A handler in a
+    process is killed at once in the second and third case: `time_left` tells it before.
     """
 
     __slots__ = (
@@ -133,7 +134,7 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """True once the handler should stop, for whatever reason."""
+        """True once the handler should stop, for whatever reason but those for which its process is killed at once."""
         return self._stopped
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
