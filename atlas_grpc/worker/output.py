@@ -35,6 +35,7 @@ class Output:
         "_lock",
         "_logged",
         "_logs",
+        "_noted",
         "_notify",
         "_printed",
         "_progress",
@@ -52,6 +53,8 @@ class Output:
         self._printed = _Bound()
         self._relieve = _nobody
         self._dropped = 0
+        self._noted = 0
+        """How many dropped lines the last batch told of."""
         self._closed = False
         self.announced = False
 
@@ -107,12 +110,13 @@ class Output:
         self.announced = False
         with self._lock:
             progress, self._progress = self._progress, None
-            if self._dropped:
-                text = f"{self._dropped} log lines were dropped here: they came faster than they could be sent"
+            self._noted = 0
+            if self._dropped and len(self._logs) < MAX_LINES:
+                text = f"{self._dropped} log lines were dropped here: they could not be sent, or not fast enough"
                 self._logs.append(LogLine(Severity.WARNING, text, self._attempt))
-                self._dropped = 0
+                self._noted, self._dropped = self._dropped, 0
             logs, self._logs = self._logs[:MAX_LINES], self._logs[MAX_LINES:]
-            more = bool(self._logs)
+            more = bool(self._logs or self._dropped)
             if not more:
                 self._logged.clear()
                 self._printed.clear()
@@ -121,6 +125,14 @@ class Output:
         else:
             self._relieve()
         return progress, tuple(logs)
+
+    def give_up(self, lines: int) -> None:
+        """So many lines, all of the last take, could not be sent: they are counted as dropped, and the next take tells
+        it. Not once it is closed: the outcome waits for what is taken then, and must not wait for ever."""
+        if self._closed or not lines:
+            return
+        with self._lock:
+            self._dropped += lines - 1 + self._noted if self._noted else lines
 
     def close(self) -> None:
         """The attempt is over: what a thread that was left behind still says is ignored."""

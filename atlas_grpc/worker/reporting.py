@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UPDATE_INTERVAL = 0.05
 """Seconds between two updates, each of all handlers that have news."""
 UPDATE_TRIES = 3
-"""Progress and logs are given up after so many tries; outcomes never are."""
+"""Progress and logs are given up after so many tries; outcomes never are. The job's log says what it lacks."""
 
 _PERMANENT = (InvalidArgument, FailedPrecondition, NotFound, OutOfRange, RequestTooLarge)
 
@@ -152,12 +152,16 @@ class Reporter:
     async def _send_output(self, executions: Iterable[Execution]) -> bool:
         """Sends what they have to say, or a good part of it; False when they have nothing."""
         async with self._updating:
-            updates = [update for update in map(_update, executions) if update is not None]
-            if updates:
-                await self._update(updates)
-            return bool(updates)
+            taken = [(one.output, update) for one in executions if (update := _update(one)) is not None]
+            if taken and not await self._update([update for _, update in taken]):
+                log.warning("log lines are given up: %d", sum(len(update.logs) for _, update in taken))
+                for output, update in taken:
+                    if output is not None:
+                        output.give_up(len(update.logs))
+            return bool(taken)
 
-    async def _update(self, updates: list[Update]) -> None:
+    async def _update(self, updates: list[Update]) -> bool:
+        """Sends them; False when that failed too often."""
         backoff = Backoff(self._clock, self._rng)
         while backoff.failures < UPDATE_TRIES:
             try:
@@ -169,7 +173,8 @@ class Reporter:
             for update, is_held in zip(updates, held, strict=True):
                 if not is_held:
                     self._lost(update.job_id, update.fence)
-            return
+            return True
+        return False
 
 
 def _update(execution: Execution) -> Update | None:

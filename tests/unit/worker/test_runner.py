@@ -13,6 +13,7 @@ import pytest
 from atlas_grpc.errors import FailNow, Internal, InvalidArgument, Unavailable
 from atlas_grpc.model import Content, Failed, Released, Severity, Succeeded
 from atlas_grpc.worker import JobContext, Registry, Runner, handler
+from atlas_grpc.worker.output import MAX_LINES, Output
 from tests.unit.worker.memory_source import ManualClock, MemorySource, QuickClock, running
 
 
@@ -475,6 +476,40 @@ async def test_progress_that_cannot_be_sent_does_not_hold_up_the_outcome():
 
     async with running(says, source=source, clock=QuickClock()) as (source, _):
         assert isinstance(await source.outcome(source.add("says")), Succeeded)
+
+
+async def test_log_lines_that_cannot_be_sent_are_counted_in_the_log(caplog):
+    source = MemorySource()
+    source.errors["update"] = [Unavailable("a")] * 3
+
+    @handler
+    async def says(ctx: JobContext) -> None:
+        ctx.info("one")
+        ctx.info("two")
+        await source.until(lambda: "given up" in caplog.text)
+        ctx.info("three")
+
+    async with running(says, source=source, clock=QuickClock()) as (source, _):
+        job = source.add("says")
+        await source.outcome(job)
+        said = [line.message for line in source.logs(job)]
+    assert said == ["three", "2 log lines were dropped here: they could not be sent, or not fast enough"]
+
+
+def test_what_is_given_up_is_counted_until_it_is_told():
+    output = Output(1, lambda: None)
+    output.printed(Severity.INFO, ["line"] * (MAX_LINES + 1))
+    output.give_up(len(output.take()[1]))
+    last = output.take()[1]
+    assert last[0].message == "line"
+    assert last[1].message.startswith(f"{MAX_LINES} log lines were dropped here")
+    output.give_up(len(last))
+    (note,) = output.take()[1]
+    assert note.message.startswith(f"{MAX_LINES + 1} log lines were dropped here")
+    assert output.take() == (None, ())
+    output.close()
+    output.give_up(1)
+    assert output.take() == (None, ())
 
 
 async def test_a_runner_runs_only_once():
