@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import time
 from typing import Any
 
 import pytest
@@ -75,6 +77,21 @@ def test_paths_are_those_of_the_contract():
             "payload_data.content_type",
         ]
     )
+
+
+def test_no_media_type_keeps_the_short_cut_busy():
+    """A pattern that can match a text in many ways takes Python exponential time to find that it does not."""
+    request = pb.SubmitJobRequest(type="x", payload_data=pb.Data(content_type=";a" * 22 + "\x7f"))
+    began = time.monotonic()
+    assert not is_simply_valid(request)
+    assert time.monotonic() - began < 1
+
+
+@given(st.text("a; ", max_size=12))
+def test_a_media_type_has_parts_between_semicolons(text: str):
+    request = pb.SubmitJobRequest(type="x", payload_data=pb.Data(content_type=text))
+    plainly = re.fullmatch("([!-~]+( *; *[!-~]+)*)?", text) is not None
+    assert (is_simply_valid(request), not violations(request)) == (plainly, plainly)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0])
