@@ -35,7 +35,7 @@ from ..model import DEFAULT_NAMESPACE
 from ..observe.logs import get_logger
 from ..status import to_status
 from .simple_rules import is_simply_valid
-from .validation import violations
+from .validation import check, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -207,7 +207,7 @@ class Guard:
                     self._admit(while_draining=while_draining)
                 request = _parsed(parse, data)
                 if validate:
-                    _check(request)
+                    check(request)
                 try:
                     answer = await handler(call, request)
                 except asyncio.CancelledError:
@@ -279,7 +279,7 @@ class Guard:
         return grpc.unary_unary_rpc_method_handler(serve)
 
     async def _serve_valid(self, handler: Gathered[Req], calls: list[Call], requests: list[Req]) -> list[Answer]:
-        wrong = [None if is_simply_valid(request) else _objection(request) for request in requests]
+        wrong = [None if is_simply_valid(request) else fault_of(request) for request in requests]
         if any(wrong):
             good = [place for place, error in enumerate(wrong) if error is None]
             calls = [calls[place] for place in good]
@@ -301,7 +301,7 @@ class Guard:
         async def serve(data: bytes, context: Context) -> None:
             async def work(call: Call, write: Callable[[bytes], Awaitable[None]]) -> None:
                 request = _parsed(parse, data)
-                _check(request)
+                check(request)
                 await handler(call, request, write)
 
             rpc.received()
@@ -312,7 +312,7 @@ class Guard:
     def bidirectional(
         self, name: str, request_type: type[Req], handler: Bidirectional[Req], *, while_draining: bool = True
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Wraps the handler of a stream in both directions of that full name."""
+        """Wraps the handler of a stream in both directions of that full name; it checks the messages itself."""
         rpc = self._metrics.rpc(name, "bidi_stream")
         parse = request_type.FromString
 
@@ -320,9 +320,7 @@ class Guard:
             async def requests() -> AsyncIterator[Req]:
                 async for data in messages:
                     rpc.received()
-                    request = _parsed(parse, data)
-                    _check(request)
-                    yield request
+                    yield _parsed(parse, data)
 
             async def work(call: Call, write: Callable[[bytes], Awaitable[None]]) -> None:
                 await handler(call, requests(), write)
@@ -411,17 +409,6 @@ def _parsed(parse: Callable[[bytes], Req], data: bytes) -> Req:
         raise InvalidArgument(
             "the request is not a valid message: malformed, not UTF-8, or nested too deep", reason="MALFORMED_REQUEST"
         ) from None
-
-
-def _check(request: Message) -> None:
-    error = _objection(request)
-    if error is not None:
-        raise error
-
-
-def _objection(request: Message) -> InvalidArgument | None:
-    found = violations(request)
-    return InvalidArgument.all_of(found) if found else None
 
 
 def unexpected(error: BaseException, name: str) -> AtlasError:

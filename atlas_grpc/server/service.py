@@ -15,7 +15,7 @@ from ..errors import AtlasError, InvalidArgument, JobNotFound
 from ..model import SECOND
 from . import convert, encoded
 from .calls import unexpected
-from .validation import by_item
+from .validation import faults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -96,14 +96,12 @@ class JobService:
         return [_submitted(next(stored)) if answer == b"" else answer for answer in answers]
 
     async def submit_many(self, call: Call, request: pb.SubmitJobsRequest) -> bytes:
-        whole, wrong = by_item(request, "requests")
-        if whole:
-            raise InvalidArgument.all_of(whole)
+        wrong = faults(request, "requests")
         subs: list[Submission | AtlasError] = []
         now = self._engine.store.now()
         for index, item in enumerate(request.requests):
             if index in wrong:
-                subs.append(InvalidArgument.all_of(wrong[index]))
+                subs.append(wrong[index])
                 continue
             try:
                 if item.validate_only:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from protovalidate import Validator
 
-from ..errors import Violation
-from .simple_rules import is_simply_valid, rules_of
+from ..errors import InvalidArgument, Violation
+from .simple_rules import is_simply_valid
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -23,12 +23,24 @@ def violations(message: Message) -> list[Violation]:
     return [_violation(one.proto) for one in found] if found else []
 
 
+def fault_of(message: Message) -> InvalidArgument | None:
+    """The same as an error."""
+    found = violations(message)
+    return InvalidArgument.all_of(found) if found else None
+
+
+def check(message: Message) -> None:
+    """Raises InvalidArgument when anything is wrong."""
+    error = fault_of(message)
+    if error is not None:
+        raise error
+
+
 def by_item(message: Message, field: str) -> tuple[list[Violation], dict[int, list[Violation]]]:
     """The same for a message with a repeated `field`: what is wrong with it as a whole, and with each item (paths
     within it).
     """
-    inside = getattr(message, field)
-    if 0 < len(inside) <= _max_items(message.DESCRIPTOR, field) and all(map(is_simply_valid, inside)):
+    if is_simply_valid(message):
         return [], {}
     whole: list[Violation] = []
     items: dict[int, list[Violation]] = {}
@@ -41,6 +53,16 @@ def by_item(message: Message, field: str) -> tuple[list[Violation], dict[int, li
         else:
             whole.append(_violation(one.proto))
     return whole, items
+
+
+def faults(message: Message, field: str) -> dict[int, InvalidArgument]:
+    """What is wrong with items of a repeated `field`, by their place. Raises InvalidArgument for what is wrong with the
+    message as a whole.
+    """
+    whole, items = by_item(message, field)
+    if whole:
+        raise InvalidArgument.all_of(whole)
+    return {place: InvalidArgument.all_of(found) for place, found in items.items()}
 
 
 def _violation(found: Any) -> Violation:
@@ -59,8 +81,3 @@ def _path(elements: Any) -> str:
             key = element.subscript.value
             path += f"[{key}]" if isinstance(key, int) else f"[{key!r}]"
     return path
-
-
-def _max_items(descriptor: Any, field: str) -> int:
-    rules = rules_of(descriptor.fields_by_name[field])
-    return 0 if rules is None else int(rules.repeated.max_items)

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from .. import pb
 from ..errors import AtlasError, InvalidArgument, SessionContinued
 from ..model import Ask
 from . import worker_convert as convert
 from .convert import fill_span
+from .validation import check, faults
+from .words import told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from ..engine.remote import RemoteSession
     from ..model import Assignment, Report
 
+    Faults = Mapping[int, AtlasError]
+    Words = pb.WorkerReports | pb.WorkerUpdates
     Write = Callable[[bytes], Awaitable[None]]
 
+_WORDS = ("reports", "updates")
 _BATCH_BYTES = 3 << 20
 """What a message of assignments may take, below what clients are ready to receive."""
 _BATCH_JOBS = 128
@@ -38,25 +43,6 @@ _ACKNOWLEDGED_IN = 1.0
 with its session: that is looked up then, and again after longer and longer pauses."""
 _LONGEST_PAUSE = 30.0
 
-M = TypeVar("M")
-R = TypeVar("R")
-
-
-async def told(
-    messages: Iterable[M], convert_one: Callable[[M], R], tell: Callable[[Sequence[R]], Awaitable[list[bool]]]
-) -> list[pb.JobAnswer]:
-    """Hands in a worker's words, each on its own: one that breaks a rule is refused and does not hold up the rest."""
-    records: list[R] = []
-    refused: list[AtlasError | None] = []
-    for message in messages:
-        try:
-            records.append(convert_one(message))
-            refused.append(None)
-        except AtlasError as error:
-            refused.append(error)
-    taken = iter(await tell(records) if records else ())
-    return [convert.answer(next(taken) if error is None else error) for error in refused]
-
 
 def _batches(jobs: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
     """The jobs in messages that are neither large nor late."""
@@ -68,6 +54,15 @@ def _batches(jobs: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
             start, size = end, 0
     if start < len(jobs):
         yield jobs[start:]
+
+
+def _words(message: pb.WorkRequest, kind: str) -> tuple[Words, Faults]:
+    """A worker's words about jobs, and what is wrong with which of them. Raises InvalidArgument for all of them."""
+    words: Words = getattr(message, kind)
+    try:
+        return words, faults(words, kind)
+    except InvalidArgument as error:
+        raise error.within(kind) from None
 
 
 class WorkStream:
@@ -86,7 +81,7 @@ class WorkStream:
         self._at_once = False
         self._queues: frozenset[str] | None = None
         self._json_text = False
-        self._words: asyncio.Queue[pb.WorkRequest] = asyncio.Queue(_MOST_UNHEARD)
+        self._words: asyncio.Queue[tuple[Words, Faults]] = asyncio.Queue(_MOST_UNHEARD)
         self._said_goodbye = False
         self._sent = 0
         self._unacknowledged: dict[int, list[tuple[str, int]]] = {}
@@ -105,6 +100,7 @@ class WorkStream:
         hello = await anext(requests, None)
         if hello is None:
             return
+        check(hello)
         if hello.WhichOneof("message") != "hello":
             raise InvalidArgument.of("hello", "must be the first message of the stream")
         try:
@@ -160,8 +156,10 @@ class WorkStream:
     async def _read(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
         async for message in requests:
             kind = message.WhichOneof("message")
-            if kind in ("reports", "updates"):
-                await self._words.put(message)
+            if kind not in _WORDS:
+                check(message)
+            if kind in _WORDS:
+                await self._words.put(_words(message, kind))
             elif kind == "ready":
                 self._ready(message.ready)
             elif kind == "received":
@@ -181,19 +179,17 @@ class WorkStream:
 
     async def _hear(self) -> None:
         while True:
-            message = await self._words.get()
-            if message.HasField("reports"):
-                self._say(reports_answer=await self._finish(message.reports))
+            words, wrong = await self._words.get()
+            if isinstance(words, pb.WorkerReports):
+                answers = await told(words.reports, wrong, self._report, self._session.finish)
+                self._say(reports_answer=pb.WorkerAnswer(id=words.id, answers=answers))
             else:
-                answers = await told(message.updates.updates, convert.update, self._session.update)
-                self._say(updates_answer=pb.WorkerAnswer(id=message.updates.id, answers=answers))
+                answers = await told(words.updates, wrong, convert.update, self._session.update)
+                self._say(updates_answer=pb.WorkerAnswer(id=words.id, answers=answers))
             self._words.task_done()
 
-    async def _finish(self, reports: pb.WorkerReports) -> pb.WorkerAnswer:
-        def report(message: pb.JobReport) -> Report:
-            return convert.report(message, self._max_result)
-
-        return pb.WorkerAnswer(id=reports.id, answers=await told(reports.reports, report, self._session.finish))
+    def _report(self, message: pb.JobReport) -> Report:
+        return convert.report(message, self._max_result)
 
     def _ready(self, ready: pb.WorkerReady) -> None:
         self._received(ready.received)

@@ -12,7 +12,9 @@ from ..errors import ServerDraining
 from ..model import SECOND, Ask
 from . import worker_convert as convert
 from .convert import fill_span, micros
-from .work_stream import WorkStream, told
+from .validation import faults
+from .words import told
+from .work_stream import WorkStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,8 +53,8 @@ class WorkerService:
             "LeaseJobs": guard.unary(
                 name("LeaseJobs"), pb.LeaseJobsRequest, self.lease, while_draining=False, patience=_MAX_WAIT
             ),
-            "Heartbeat": guard.unary(name("Heartbeat"), pb.HeartbeatRequest, self.heartbeat),
-            "FinishJobs": guard.unary(name("FinishJobs"), pb.FinishJobsRequest, self.finish),
+            "Heartbeat": guard.unary(name("Heartbeat"), pb.HeartbeatRequest, self.heartbeat, validate=False),
+            "FinishJobs": guard.unary(name("FinishJobs"), pb.FinishJobsRequest, self.finish, validate=False),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -90,9 +92,10 @@ class WorkerService:
         return response
 
     async def heartbeat(self, _: Call, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        wrong = faults(request, "updates")
         await self._keeper.keep_or_raise(request.session)
         response = pb.HeartbeatResponse()
-        response.answers.extend(await told(request.updates, convert.update, self._keeper.update))
+        response.answers.extend(await told(request.updates, wrong, convert.update, self._keeper.update))
         if request.goodbye:
             await self._keeper.goodbye(request.session)
             return response
@@ -102,9 +105,10 @@ class WorkerService:
         return response
 
     async def finish(self, _: Call, request: pb.FinishJobsRequest) -> pb.FinishJobsResponse:
+        wrong = faults(request, "reports")
         await self._keeper.keep(request.session)
 
         def report(message: pb.JobReport) -> Report:
             return convert.report(message, self._max_result)
 
-        return pb.FinishJobsResponse(answers=await told(request.reports, report, self._keeper.finish))
+        return pb.FinishJobsResponse(answers=await told(request.reports, wrong, report, self._keeper.finish))
