@@ -351,14 +351,19 @@ class JobCancelled(JobError):
     """The job ended as CANCELLED."""
 
 
+LONGEST_PAUSE = 7 * 86_400
+"""Seconds; the contract's, of `JobFailure.retry_delay` and `JobRelease.delay`."""
+
+
 class HandlerSignal(Exception):
     """What a handler raises to say what should become of its job."""
 
 
 class RetryIn(HandlerSignal):
-    """This attempt failed; make the next one after `delay` (seconds or a timedelta) instead of the policy's pause.
+    """This attempt failed; make the next one after `delay` (seconds or a timedelta; up to 7 days) instead of the
+    policy's pause.
 
-    It counts against `max_attempts`.
+    It counts against `max_attempts`. Raises ValueError for another delay.
     """
 
     def __init__(
@@ -369,7 +374,7 @@ class RetryIn(HandlerSignal):
         reason: str = "RETRY_REQUESTED",
     ) -> None:
         super().__init__(delay, message, reason)
-        self.delay = seconds(delay)
+        self.delay = _pause(delay)
         self.message = message
         self.reason = reason
 
@@ -384,11 +389,13 @@ class FailNow(HandlerSignal):
 
 
 class GiveBack(HandlerSignal):
-    """Not my turn: the job goes back to its queue, and the attempt does not count. `delay` seconds must pass first."""
+    """Not my turn: the job goes back to its queue, and the attempt does not count. `delay` (seconds or a timedelta; up
+    to 7 days) must pass first. Raises ValueError for another delay.
+    """
 
     def __init__(self, delay: float | timedelta = 0.0) -> None:
         super().__init__(delay)
-        self.delay = seconds(delay)
+        self.delay = _pause(delay)
 
 
 class HandlerFailed(Exception):
@@ -406,5 +413,13 @@ def seconds(value: float | timedelta) -> float:
     number = float(value) if isinstance(value, int | float) else value.total_seconds()
     if not 0 <= number < float("inf"):
         msg = f"a time span must be finite and not negative, not {number}"
+        raise ValueError(msg)
+    return number
+
+
+def _pause(value: float | timedelta) -> float:
+    number = seconds(value)
+    if number > LONGEST_PAUSE:
+        msg = f"a pause may be 7 days, {LONGEST_PAUSE} seconds, at most, not {number}"
         raise ValueError(msg)
     return number

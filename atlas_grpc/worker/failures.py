@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 
-from ..errors import Code, FailNow, GiveBack, RetryIn
+from ..errors import LONGEST_PAUSE, Code, FailNow, GiveBack, RetryIn
 from ..model import SECOND, Failed, Failure, Released
 from ..options import format_duration, format_size
 from .problems import LifespanFailed, PayloadRefused, ResultRefused
@@ -15,7 +15,6 @@ MAX_MESSAGE = 4 * 1024
 """Bytes of an error's message."""
 MAX_FRAMES = 16 * 1024
 """Bytes of a traceback in the log."""
-_LONGEST_PAUSE = 366 * 86_400 * SECOND
 _WORD_END = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -98,7 +97,7 @@ def frames(exc: BaseException) -> str:
 
 
 def _pause(seconds: float) -> int:
-    return min(round(seconds * SECOND), _LONGEST_PAUSE)
+    return round(min(seconds, LONGEST_PAUSE) * SECOND)  # `delay` may have been set by hand
 
 
 def _reason(exc: BaseException, default: str | None) -> str:

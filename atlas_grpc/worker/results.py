@@ -23,7 +23,10 @@ RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
 NOTHING = Succeeded(Content(b"null"))
 """The outcome of a handler that returned None: most do, and this one needs no check."""
 DEFAULT_MAX_BYTES = 1024 * 1024
-_MEDIA_TYPE = re.compile(r"[ -~]{0,127}", re.ASCII)
+LONGEST_MEDIA_TYPE = 127
+MEDIA_TYPE = "^([!-~]([!-:<-~]| +; *[!-~]|;[; ]*[!-:<-~])*(;([; ]*;)?)?)?$"
+"""Both are the contract's, of `Data.content_type`."""
+_is_media_type = re.compile(MEDIA_TYPE).fullmatch
 _ANYTHING = TypeAdapter(Any)
 
 
@@ -55,8 +58,8 @@ def _checked(content: Content) -> Content:
             msgspec.json.decode(data)
         except (msgspec.DecodeError, RecursionError) as exc:
             raise ResultRefused(RESULT_INVALID, "a Content without media type that is no JSON") from exc
-    elif not _MEDIA_TYPE.fullmatch(kind):
-        raise ResultRefused(RESULT_INVALID, "a Content whose media type is none")
+    elif len(kind) > LONGEST_MEDIA_TYPE or not _is_media_type(kind):
+        raise ResultRefused(RESULT_INVALID, "a Content whose media type is none, such as text/html; charset=utf-8")
     return content
 
 

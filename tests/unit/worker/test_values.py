@@ -6,7 +6,7 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
 
-from atlas_grpc.errors import Code, FailNow, GiveBack, RetryIn
-from atlas_grpc.model import Content, Failed, Released, Severity
+from atlas_grpc import pb
+from atlas_grpc.errors import LONGEST_PAUSE, Code, FailNow, GiveBack, RetryIn
+from atlas_grpc.model import SECOND, Content, Failed, Released, Severity
+from atlas_grpc.server.simple_rules import rules_of
 from atlas_grpc.worker.context import JobContext
 from atlas_grpc.worker.failures import frames, outcome_of, worth_logging
 from atlas_grpc.worker.output import MAX_BYTES, MAX_LINE, MAX_LINES, Output
 from atlas_grpc.worker.problems import ResultRefused
-from atlas_grpc.worker.results import admitted, encode
-from atlas_grpc.worker.text import clean, cut, pieces
+from atlas_grpc.worker.results import LONGEST_MEDIA_TYPE, MEDIA_TYPE, admitted, encode
+from atlas_grpc.worker.text import REASON, clean, cut, pieces
 from tests.unit.worker.memory_source import BOUND, MemorySource
 
 
@@ -99,6 +101,8 @@ def test_what_is_no_json_is_no_result(value, hint):
         Content(b"x", "\ud800"),
         Content(b"x", "line\nbreak"),
         Content(b"x", "y" * 128),
+        Content(b"x", "text/html charset=utf-8"),
+        Content(b"x", ";a" * 40 + "\x7f"),
     ],
 )
 def test_a_content_that_cannot_be_sent_is_no_result(content):
@@ -122,6 +126,30 @@ def test_admission_says_why():
         admitted(Content(b"x"), lambda _content: "too deep", 10)
     assert (refused.value.reason, "too deep" in refused.value.message) == ("RESULT_INVALID", True)
     assert admitted(Content(b"x"), lambda _content: None, 1).result == Content(b"x")
+
+
+@pytest.mark.parametrize("signal", [RetryIn, GiveBack])
+def test_a_pause_is_no_longer_than_the_contract_allows(signal):
+    for field in (
+        pb.JobFailure.DESCRIPTOR.fields_by_name["retry_delay"],
+        pb.JobRelease.DESCRIPTOR.fields_by_name["delay"],
+    ):
+        assert rules_of(field).duration.lte.seconds == LONGEST_PAUSE
+    assert signal(timedelta(days=7)).delay == LONGEST_PAUSE
+    for beyond in (timedelta(days=7, microseconds=1), 1e300):
+        with pytest.raises(ValueError, match="7 days"):
+            signal(beyond)
+    late = signal(1)
+    late.delay = 1e300
+    outcome = outcome_of(late)
+    assert (outcome.retry_in if signal is RetryIn else outcome.delay) == LONGEST_PAUSE * SECOND
+
+
+def test_reasons_and_media_types_are_those_of_the_contract():
+    media_type = rules_of(pb.Data.DESCRIPTOR.fields_by_name["content_type"]).string
+    assert (media_type.pattern, media_type.max_len) == (MEDIA_TYPE, LONGEST_MEDIA_TYPE)
+    reason = rules_of(pb.JobFailure.DESCRIPTOR.fields_by_name["reason"]).string
+    assert reason.pattern == f"^({REASON.pattern})?$"
 
 
 class HTTPServerError(Exception): ...
