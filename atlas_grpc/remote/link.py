@@ -2,6 +2,9 @@
 
 What was handed in and not answered is kept, and sent again on the next stream: a server takes a repeat of what it had
 accepted for accepted. The session outlives streams, as long as its lease is kept.
+
+When a stream ends because a message on it is one that the server will never take, each of those that were not answered
+may be the one. They are suspects then, and sent one by one, until all are answered or failed.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from .. import pb
-from ..client._transport import CHANNEL_OPTIONS, from_rpc_error
-from ..errors import AtlasError, Unavailable
+from ..client._transport import CHANNEL_OPTIONS, from_rpc_error, rich_status
+from ..errors import AtlasError, Internal, InvalidArgument, RequestTooLarge, Unavailable
 from ..observe.logs import get_logger
 from ..worker.backoff import Backoff
 
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0
 """Seconds that a server has for its welcome."""
 _GOODBYE_TIMEOUT = 5.0
+_LIVED = 1.0
+"""Seconds that a stream must have been served for, for the pauses to begin anew with the shortest."""
+_HOPELESS = (InvalidArgument, RequestTooLarge)
+"""What a stream ends with because of a message that is never taken."""
+_SUSPICIOUS = (*_HOPELESS, Internal)
+"""When a stream ends in the middle of a write, grpc.aio says INTERNAL, whatever the server said."""
 
 log = get_logger("atlas.worker")
 
@@ -65,6 +74,7 @@ class Link:
         self._said = said
         self._ids = itertools.count(1)
         self._unanswered: dict[int, tuple[pb.WorkRequest, asyncio.Future[pb.WorkerAnswer]]] = {}
+        self._suspects: deque[int] = deque()
         self._queue: deque[tuple[pb.WorkRequest, Callable[[], None]]] = deque()
         self._queued = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -111,16 +121,43 @@ class Link:
             self._queued.set()
 
     async def ask(self, message: pb.WorkRequest) -> pb.WorkerAnswer:
-        """Sends reports or updates, as often as needed, and returns the answer."""
+        """Sends reports or updates, as often as needed, and returns the answer. Raises InvalidArgument or
+        RequestTooLarge for what the server does not take.
+        """
         number = next(self._ids)
         getattr(message, message.WhichOneof("message") or "").id = number
         future: asyncio.Future[pb.WorkerAnswer] = asyncio.get_running_loop().create_future()
         self._unanswered[number] = message, future
-        self.say(message)
+        if not self._suspects:
+            self.say(message)
         try:
             return await future
         finally:
             self._unanswered.pop(number, None)
+            self._clear(number)
+
+    def _clear(self, number: int) -> None:
+        """A question is answered, or given up."""
+        if number in self._suspects:
+            was_asked = self._suspects[0] == number
+            self._suspects.remove(number)
+            if was_asked:
+                for message in self._open_questions():
+                    self.say(message)
+
+    def _open_questions(self) -> list[pb.WorkRequest]:
+        """Those to be asked now: one of the suspects, or all when there is none."""
+        numbers = [self._suspects[0]] if self._suspects else list(self._unanswered)
+        return [self._unanswered[number][0] for number in numbers]
+
+    def _suspect(self, error: AtlasError) -> None:
+        """A stream ended with that, maybe because of what was said on it."""
+        if not self._suspects:
+            self._suspects.extend(self._unanswered)
+        elif isinstance(error, _HOPELESS):
+            _, future = self._unanswered[self._suspects[0]]
+            if not future.done():
+                future.set_exception(error)
 
     def restart(self) -> None:
         """Breaks the stream off, for another to be opened."""
@@ -149,8 +186,10 @@ class Link:
             try:
                 if self._call is not None:
                     call, self._call = self._call, None
+                    began = self._clock.monotonic()
                     await self._serve(call)
-                    backoff.reset()
+                    if self._clock.monotonic() - began >= _LIVED:
+                        backoff.reset()
                 if self._said_goodbye:
                     return
                 await backoff.pause()
@@ -184,7 +223,7 @@ class Link:
             raise await _ended(call)
         self._call = call
         self._queue.clear()
-        self._queue.extend((message, _nothing) for message, _ in self._unanswered.values())
+        self._queue.extend((message, _nothing) for message in self._open_questions())
         self._queued.set()
         self._connected(now=True)
         self._welcomed(first.welcome, sent)
@@ -207,6 +246,8 @@ class Link:
         if not self._said_goodbye:
             error = await _ended(call)
             log.warning("the stream broke, and is opened again", server=self.target, reason=error.reason)
+            if isinstance(error, _SUSPICIOUS):
+                self._suspect(error)
 
     async def _write(self, call: Call) -> None:
         while True:
@@ -241,6 +282,7 @@ async def _ended(call: Call) -> AtlasError:
     code, details = await call.code(), await call.details()
     if code is grpc.StatusCode.OK:
         return Unavailable("the server ended the stream")
-    return from_rpc_error(
-        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), await call.trailing_metadata(), details=details)
-    )
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), await call.trailing_metadata(), details=details)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and rich_status(error) is None:
+        return RequestTooLarge("the server does not take a message as large as that")  # gRPC itself says so
+    return from_rpc_error(error)

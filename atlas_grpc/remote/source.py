@@ -10,7 +10,7 @@ import grpc
 
 from .. import pb
 from ..client import CHANNEL_OPTIONS
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, RequestTooLarge
 from ..model import SECOND, Released, Report, patiently
 from ..observe.logs import get_logger
 from ..status import from_status
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _MARGIN = 0.1
 """The share of a lease before whose end the worker gives its jobs up."""
 _BATCH_BYTES = 2 << 20
+_LEAST_BATCH = 64 << 10
+"""What a batch may take at least, however little the server takes at a time."""
 _BATCH_JOBS = 5_000
 
 log = get_logger("atlas.worker")
@@ -72,6 +74,7 @@ class RemoteSource:
         self._beats: Beats | None = None
         self._guard: asyncio.Task[None] | None = None
         self._releasing: set[asyncio.Task[list[bool]]] = set()
+        self._batch_bytes = _BATCH_BYTES
 
     async def open(
         self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
@@ -222,7 +225,7 @@ class RemoteSource:
         size = 0
         for report in reports:
             batch = messages[-1].reports.reports
-            if size > _BATCH_BYTES or len(batch) >= _BATCH_JOBS:
+            if size > self._batch_bytes or len(batch) >= _BATCH_JOBS:
                 messages.append(pb.WorkRequest(reports=pb.WorkerReports()))
                 batch, size = messages[-1].reports.reports, 0
             message = batch.add()
@@ -242,14 +245,22 @@ class RemoteSource:
             message = pb.JobUpdate()
             convert.fill_update(message, update)
             size += message.ByteSize()
-            if not messages or size > _BATCH_BYTES:
+            if not messages or size > self._batch_bytes or len(messages[-1].updates.updates) >= _BATCH_JOBS:
                 messages.append(pb.WorkRequest(updates=pb.WorkerUpdates()))
                 size = message.ByteSize()
             messages[-1].updates.updates.append(message)
-        return [answer.status != pb.JobAnswer.LOST for answer in await self._answers(messages)]
+        answers = await self._answers(messages)
+        refused = [answer.error.message for answer in answers if answer.status == pb.JobAnswer.REFUSED]
+        if refused:
+            log.warning("progress and logs were refused", jobs=len(refused), first=refused[0])
+        return [answer.status != pb.JobAnswer.LOST for answer in answers]
 
     async def _answers(self, messages: Sequence[pb.WorkRequest]) -> list[pb.JobAnswer]:
-        found = await asyncio.gather(*map(self._link.ask, messages))
+        try:
+            found = await asyncio.gather(*map(self._link.ask, messages))
+        except RequestTooLarge:
+            self._batch_bytes = max(self._batch_bytes // 2, _LEAST_BATCH)
+            raise
         return [answer for one in found for answer in one.answers]
 
     async def close(self) -> None:

@@ -9,29 +9,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import Code, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, RequestTooLarge
 from ..model import Report, Succeeded, Update
 from .backoff import Backoff
 from .execution import log
 from .failures import refused
-from .results import RESULT_INVALID
+from .results import RESULT_INVALID, RESULT_TOO_LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
     from ..clock import Clock
-    from ..model import Outcome
+    from ..errors import AtlasError
+    from ..model import Failed, Outcome
     from .execution import Execution
     from .source import WorkSource
+
+T = TypeVar("T")
 
 UPDATE_INTERVAL = 0.05
 """Seconds between two updates, each of all handlers that have news."""
 UPDATE_TRIES = 3
 """Progress and logs are given up after so many tries; outcomes never are. The job's log says what it lacks."""
 
+OUTCOME_REFUSED = "OUTCOME_REFUSED"
 _PERMANENT = (InvalidArgument, FailedPrecondition, NotFound, OutOfRange, RequestTooLarge)
 
 
@@ -119,13 +123,13 @@ class Reporter:
         self._news.append(execution)
         self._has_news.set()
 
-    async def _hand_in(self, batch: list[Report]) -> None:
+    async def _hand_in(self, batch: list[Report], *, stand_in: bool = False) -> None:
         backoff = Backoff(self._clock, self._rng)
         while True:
             try:
                 accepted = await self._source.finish(batch)
             except _PERMANENT as exc:
-                await self._hand_in_rest(batch, exc)
+                await self._hand_in_otherwise(batch, exc, stand_in=stand_in)
                 return
             except Exception as exc:
                 log.warning("outcomes cannot be handed in yet: %s", type(exc).__name__)
@@ -136,18 +140,19 @@ class Reporter:
                 log.info("outcomes came too late: %d of %d", late, len(batch))
             return
 
-    async def _hand_in_rest(self, batch: list[Report], exc: Exception) -> None:
-        """One bad report must not hold up the others, and a job whose result is refused must still end."""
+    async def _hand_in_otherwise(self, batch: list[Report], exc: AtlasError, *, stand_in: bool) -> None:
+        """One bad report must not hold up the others, and a job whose outcome is refused must still end: with a failure
+        that stands in for it.
+        """
         if len(batch) > 1:
-            for report in batch:
-                await self._hand_in([report])
+            for half in _halves(batch):
+                await self._hand_in(half)
             return
         report = batch[0]
-        if isinstance(report.outcome, Succeeded):
-            failed = refused(Code.INTERNAL, RESULT_INVALID, "the result was refused")
-            await self._hand_in([Report(report.job_id, report.fence, failed)])
-        else:
-            log.error("the outcome of job %s was refused: %s", report.job_id, type(exc).__name__)
+        log.error("the outcome of job %s was refused: %s", report.job_id, exc.message)
+        if not stand_in:
+            failed = _refused(report.outcome, exc)
+            await self._hand_in([Report(report.job_id, report.fence, failed)], stand_in=True)
 
     async def _send_output(self, executions: Iterable[Execution]) -> bool:
         """Sends what they have to say, or a good part of it; False when they have nothing."""
@@ -166,6 +171,9 @@ class Reporter:
         while backoff.failures < UPDATE_TRIES:
             try:
                 held = await self._source.update(updates)
+            except _PERMANENT as exc:
+                await self._update_otherwise(updates, exc)
+                return
             except Exception as exc:
                 log.warning("progress and logs cannot be sent: %s", type(exc).__name__)
                 await backoff.pause()
@@ -175,6 +183,26 @@ class Reporter:
                     self._lost(update.job_id, update.fence)
             return True
         return False
+
+    async def _update_otherwise(self, updates: list[Update], exc: AtlasError) -> None:
+        if len(updates) > 1:
+            for half in _halves(updates):
+                await self._update(half)
+        else:
+            log.warning("progress and logs of job %s were refused: %s", updates[0].job_id, exc.message)
+
+
+def _halves(batch: list[T]) -> tuple[list[T], list[T]]:
+    middle = len(batch) // 2
+    return batch[:middle], batch[middle:]
+
+
+def _refused(outcome: Outcome, exc: AtlasError) -> Failed:
+    if not isinstance(outcome, Succeeded):
+        reason, what = OUTCOME_REFUSED, "how the attempt ended"
+    else:
+        reason, what = RESULT_TOO_LARGE if isinstance(exc, RequestTooLarge) else RESULT_INVALID, "the result"
+    return refused(Code.INTERNAL, reason, f"{what} was refused: {exc.message}")
 
 
 def _update(execution: Execution) -> Update | None:

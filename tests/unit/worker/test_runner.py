@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from atlas_grpc.errors import FailNow, Internal, InvalidArgument, Unavailable
+from atlas_grpc.errors import FailNow, Internal, InvalidArgument, RequestTooLarge, Unavailable
 from atlas_grpc.model import Content, Failed, Released, Severity, Succeeded
 from atlas_grpc.worker import JobContext, Registry, Runner, handler
 from atlas_grpc.worker.output import MAX_LINES, Output
@@ -464,6 +464,68 @@ async def test_a_result_that_the_source_refuses_still_ends_the_job():
         outcomes = [await source.outcome(job) for job in jobs]
         assert [type(one) for one in outcomes] == [Failed, Succeeded, Succeeded]
         assert (outcomes[0].failure.reason, outcomes[0].retryable) == ("RESULT_INVALID", False)
+
+
+async def test_among_many_that_the_source_refuses_one_is_found_soon():
+    source = MemorySource()
+    source.gates["finish"] = asyncio.Event()
+    finish, calls = source.finish, []
+
+    async def refuses_the_seventh(reports):
+        calls.append(len(reports))
+        if any(report.outcome == Succeeded(Content(b"14")) for report in reports):
+            raise RequestTooLarge("too large")
+        return await finish(reports)
+
+    source.finish = refuses_the_seventh
+    async with running(double, source=source) as (source, _):
+        jobs = [source.add("double", {"n": n}) for n in range(64)]
+        await source.started(*jobs)
+        source.gates["finish"].set()
+        outcomes = [await source.outcome(job) for job in jobs]
+    assert [place for place, one in enumerate(outcomes) if isinstance(one, Failed)] == [7]
+    assert (outcomes[7].failure.reason, outcomes[7].retryable) == ("RESULT_TOO_LARGE", False)
+    assert len(calls) < 32
+
+
+async def test_an_outcome_without_result_that_the_source_refuses_still_ends_the_job():
+    source = MemorySource()
+    source.errors["finish"] = [InvalidArgument("failure.reason: is none")]
+
+    @handler
+    async def fails() -> None:
+        raise ValueError
+
+    async with running(fails, source=source) as (source, _):
+        outcome = await source.outcome(source.add("fails"))
+        assert (outcome.failure.reason, outcome.retryable) == ("OUTCOME_REFUSED", False)
+        assert "failure.reason: is none" in outcome.failure.message
+
+
+async def test_progress_that_the_source_refuses_holds_up_nobody_elses():
+    source = MemorySource()
+    update = source.update
+
+    async def refuses_two(updates):
+        if any(line.message == "2" for one in updates for line in one.logs):
+            raise InvalidArgument("no")
+        return await update(updates)
+
+    source.update = refuses_two
+    go = asyncio.Event()
+
+    @handler
+    async def says(n: int, ctx: JobContext) -> None:
+        await go.wait()
+        ctx.info(str(n))
+
+    async with running(says, source=source) as (source, _):
+        jobs = [source.add("says", {"n": n}) for n in range(5)]
+        await source.started(*jobs)
+        go.set()
+        for job in jobs:
+            await source.outcome(job)
+        assert [[line.message for line in source.logs(job)] for job in jobs] == [["0"], ["1"], [], ["3"], ["4"]]
 
 
 async def test_progress_that_cannot_be_sent_does_not_hold_up_the_outcome():
