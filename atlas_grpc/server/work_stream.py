@@ -34,6 +34,8 @@ _BATCH_BYTES = 3 << 20
 """What a message of assignments may take, below what clients are ready to receive."""
 _BATCH_JOBS = 128
 """Jobs of such a message: the worker begins with the first ones while the others are still being written."""
+_MOST_AT_ONCE = 1_000
+"""Jobs of one claim, as of LeaseJobs, however many the worker has room for: it says `ready` again."""
 _MOST_UNHEARD = 2
 """Messages about jobs that wait for their turn, before no more of any kind are read."""
 _MOST_QUEUED = 64
@@ -196,7 +198,7 @@ class WorkStream:
         if ready.received < self._sent:
             return  # a batch is on its way that this does not account for; another one will follow
         asks = [Ask(room.type, room.slots, self._queues) for room in ready.room if room.slots]
-        self._asks = (asks, ready.limit) if ready.limit else ((), 0)
+        self._asks = (asks, min(ready.limit, _MOST_AT_ONCE)) if ready.limit else ((), 0)
         self._at_once = ready.at_once and bool(self._asks[0])
         self._session.more_room()
         if asks:
@@ -245,6 +247,7 @@ class WorkStream:
                 convert.fill_assignment(response.assignments.jobs.add(), job, json_text=self._json_text)
             self._put(response)
             await asyncio.sleep(0)
+            await self._drained(_MOST_QUEUED)
 
     def _stop(self, job_id: str, fence: int, why: str) -> None:
         self._say(stops=pb.WorkerStops(stops=[convert.stop(job_id, fence, why)]))

@@ -252,7 +252,7 @@ class WorkerReady(google.protobuf.message.Message):
     RECEIVED_FIELD_NUMBER: builtins.int
     AT_ONCE_FIELD_NUMBER: builtins.int
     limit: builtins.int
-    """How many jobs it takes in all; 0 means none for now."""
+    """How many jobs it takes in all; 0 means none for now. The server hands out up to 1,000 for one `ready`."""
     received: builtins.int
     """The number of the last batch of assignments that is accounted for in this. While a later one is on its way, the
     server waits for the next `ready`, so that a worker never gets more than it has room for.
