@@ -165,7 +165,7 @@ class WorkStream:
             elif kind == "ready":
                 self._ready(message.ready)
             elif kind == "received":
-                self._received(message.received)
+                self._received(message.received, "received")
             elif kind == "beat":
                 await self._session.beat()
                 self._say(beat=message.beat)
@@ -194,7 +194,7 @@ class WorkStream:
         return convert.report(message, self._max_result)
 
     def _ready(self, ready: pb.WorkerReady) -> None:
-        self._received(ready.received)
+        self._received(ready.received, "ready.received")
         if ready.received < self._sent:
             return  # a batch is on its way that this does not account for; another one will follow
         asks = [Ask(room.type, room.slots, self._queues) for room in ready.room if room.slots]
@@ -204,7 +204,9 @@ class WorkStream:
         if asks:
             self._room.set()
 
-    def _received(self, batch: int) -> None:
+    def _received(self, batch: int, field: str) -> None:
+        if batch > self._sent:
+            raise InvalidArgument.of(field, f"is a batch that was not sent; the last one was {self._sent}")
         for number in [number for number in self._unacknowledged if number <= batch]:
             del self._unacknowledged[number]
         if not self._unacknowledged:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from atlas_grpc import pb
-from atlas_grpc.errors import ServerDraining
+from atlas_grpc.errors import InvalidArgument, ServerDraining
 from atlas_grpc.model import EMPTY_OBJECT, Assignment
 from atlas_grpc.server import work_stream
 from atlas_grpc.server.work_stream import WorkStream
@@ -137,3 +137,14 @@ async def test_jobs_are_not_made_into_messages_for_a_client_that_does_not_read(m
         with pytest.raises(ServerDraining):
             await ended()
         assert len(client.session.left) == 500  # all go back, also those that were not sent yet
+
+
+@pytest.mark.parametrize("field", ["received", "ready.received"])
+async def test_a_batch_that_was_never_sent_cannot_be_acknowledged(field: str) -> None:
+    async with a_client(jobs=1) as (client, ended):
+        client.say(**HELLO)
+        client.say(**(ready(1, received=999) if field == "ready.received" else {"received": 999}))
+        client.say(**ready(1, received=0))
+        with pytest.raises(InvalidArgument) as caught:
+            await ended()
+        assert [one.field for one in caught.value.violations] == [field]
