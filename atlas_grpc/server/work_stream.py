@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import pb
-from ..errors import AtlasError, InvalidArgument, SessionContinued
+from ..errors import AtlasError, DeadlineExceeded, InvalidArgument, SessionContinued
 from ..model import Ask
 from . import worker_convert as convert
 from .convert import fill_span
@@ -20,7 +20,7 @@ from .validation import check, faults
 from .words import told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 
     from ..engine.remote import RemoteSession
     from ..model import Assignment, Report
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Faults = Mapping[int, AtlasError]
     Words = pb.WorkerReports | pb.WorkerUpdates
     Write = Callable[[bytes], Awaitable[None]]
+
+T = TypeVar("T")
 
 _WORDS = ("reports", "updates")
 _BATCH_BYTES = 3 << 20
@@ -44,6 +46,8 @@ _ACKNOWLEDGED_IN = 1.0
 """Seconds in which a worker acknowledges a batch. When it does not, maybe this stream is dead, and another one goes on
 with its session: that is looked up then, and again after longer and longer pauses."""
 _LONGEST_PAUSE = 30.0
+_HELLO_WITHIN = 10.0
+"""Seconds that a client has for its first message: its stream takes the place of another one's."""
 
 
 def _batches(jobs: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
@@ -56,6 +60,10 @@ def _batches(jobs: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
             start, size = end, 0
     if start < len(jobs):
         yield jobs[start:]
+
+
+async def _first(requests: AsyncIterator[pb.WorkRequest]) -> pb.WorkRequest | None:
+    return await anext(requests, None)
 
 
 def _words(message: pb.WorkRequest, kind: str) -> tuple[Words, Faults]:
@@ -99,7 +107,11 @@ class WorkStream:
 
     async def serve(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
         """Serves it to its end. Raises what the stream is to end with."""
-        hello = await anext(requests, None)
+        try:
+            async with asyncio.timeout(_HELLO_WITHIN):
+                hello = await self._unless_ended(_first(requests))
+        except TimeoutError:
+            raise DeadlineExceeded(f"no hello came within {_HELLO_WITHIN:g} s") from None
         if hello is None:
             return
         check(hello)
@@ -148,7 +160,20 @@ class WorkStream:
                 task.result()
         if self._said_goodbye:
             await self._session.close()
-            await self._drained(0)
+            await self._unless_ended(self._drained(0))
+
+    async def _unless_ended(self, doing: Coroutine[Any, Any, T]) -> T:
+        """What it returns. Raises why the stream ends, when that comes first."""
+        task = asyncio.create_task(doing)
+        try:
+            first: list[asyncio.Future[Any]] = [self._ended, task]
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if self._ended.done():
+                self._ended.result()
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _leave(self) -> None:
         if not self._session.over:

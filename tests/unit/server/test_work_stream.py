@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from atlas_grpc import pb
-from atlas_grpc.errors import InvalidArgument, ServerDraining
+from atlas_grpc.errors import AtlasError, DeadlineExceeded, InvalidArgument, ServerDraining
 from atlas_grpc.model import EMPTY_OBJECT, Assignment
 from atlas_grpc.server import work_stream
 from atlas_grpc.server.work_stream import WorkStream
@@ -148,3 +148,30 @@ async def test_a_batch_that_was_never_sent_cannot_be_acknowledged(field: str) ->
         with pytest.raises(InvalidArgument) as caught:
             await ended()
         assert [one.field for one in caught.value.violations] == [field]
+
+
+async def test_a_client_that_says_nothing_does_not_hold_up_the_end_of_its_stream() -> None:
+    async with a_client() as (client, ended):
+        await asyncio.sleep(0)
+        client.stream.end(ServerDraining("x"))
+        with pytest.raises(ServerDraining):
+            await ended()
+
+
+async def test_a_client_has_little_time_to_say_who_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(work_stream, "_HELLO_WITHIN", 0.01, raising=False)
+    async with a_client() as (_, ended):
+        with pytest.raises(AtlasError) as caught:
+            await ended()
+        assert isinstance(caught.value, DeadlineExceeded)
+
+
+async def test_a_client_that_says_goodbye_and_does_not_read_does_not_hold_up_the_end_of_its_stream() -> None:
+    async with a_client() as (client, ended):
+        client.reads.clear()
+        client.say(**HELLO)
+        client.say(goodbye=pb.WorkerGoodbye())
+        await until(lambda: client.session.over)
+        client.stream.end(ServerDraining("x"))
+        with pytest.raises(ServerDraining):
+            await ended()
