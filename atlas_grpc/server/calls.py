@@ -58,6 +58,8 @@ _CHECK_EVERY = 0.25
 _GATHERED = 256
 _CALM = 0.05
 _MOST_WAITS = 20
+_WAIT_MARGIN = 0.25
+"""How long before its caller's deadline a call that waits answers, in seconds."""
 
 log = get_logger("atlas.rpc")
 
@@ -80,10 +82,10 @@ class Call:
             elif key == TRACE_KEY:
                 self.traceparent = value if isinstance(value, str) and len(value) <= 128 else ""
 
-    def time_left(self) -> float | None:
-        """Seconds until the caller's deadline; None when there is none."""
+    def patience(self, wanted: float) -> float:
+        """Seconds that a call waits which was asked to wait for so many: it answers before its caller's deadline."""
         left: float | None = self.context.time_remaining()
-        return left
+        return wanted if left is None else min(wanted, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
 
 
 @lru_cache(maxsize=1_024)

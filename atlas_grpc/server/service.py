@@ -36,8 +36,6 @@ MAX_LINES = 1_000
 _PAGE_BYTES = 3 << 20
 _HEAD_START = 12
 """Turns of the event loop between a submit and the first message of RunJob; a turn takes microseconds."""
-_WAIT_MARGIN = 0.25
-"""How long before the caller's deadline a waiting GetJob answers, in seconds."""
 
 
 class JobService:
@@ -148,10 +146,7 @@ class JobService:
         return answers
 
     async def _get_later(self, call: Call, request: pb.GetJobRequest) -> bytes:
-        seconds = convert.micros(request.wait, "wait") / SECOND
-        left = call.time_left()
-        if left is not None:
-            seconds = min(seconds, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
+        seconds = call.patience(convert.micros(request.wait, "wait") / SECOND)
         job = await self._engine.wait(call.namespace, request.id, seconds)
         return self._encoded(job, await self._progress(job), full=request.view != pb.JOB_VIEW_BASIC)
 

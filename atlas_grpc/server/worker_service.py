@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SERVICE = "atlas.v1.WorkerService"
 
-_WAIT_MARGIN = 0.25
-"""How long before the caller's deadline a waiting LeaseJobs answers, in seconds."""
 _MAX_WAIT = 60.0
 
 
@@ -76,10 +74,7 @@ class WorkerService:
         self._keeper.drain()
 
     async def lease(self, call: Call, request: pb.LeaseJobsRequest) -> pb.LeaseJobsResponse:
-        seconds = micros(request.wait, "wait") / SECOND
-        left = call.time_left()
-        if left is not None:
-            seconds = min(seconds, max(0.0, left - min(_WAIT_MARGIN, left / 4)))
+        seconds = call.patience(micros(request.wait, "wait") / SECOND)
         limit = request.max_jobs or 1
         queues = frozenset(request.queues) or None
         types = convert.type_infos(request.types, "types")
