@@ -808,7 +808,9 @@ class TailJobLogsResponse(google.protobuf.message.Message):
     resume_token: builtins.str
     """Continue from here after a cut."""
     heartbeat: builtins.bool
-    """True when the message holds nothing and only shows that the stream lives."""
+    """True when the message has no lines and tells of none that are lost. It shows that the stream lives; the first and the
+    last message of a stream may be such, too.
+    """
     @property
     def logs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[atlas_grpc._gen.atlas.v1.job_pb2.LogEntry]:
         """Lines since the message before, by offset."""

@@ -255,13 +255,14 @@ class WorkerReady(google.protobuf.message.Message):
     """How many jobs it takes in all; 0 means none for now. The server hands out up to 1,000 for one `ready`."""
     received: builtins.int
     """The number of the last batch of assignments that is accounted for in this. While a later one is on its way, the
-    server waits for the next `ready`, so that a worker never gets more than it has room for.
+    server waits for the next `ready`, so that no room is used twice. What the server is just taking for the `ready`
+    before still comes, also when this one says less: a worker gives back what it has no room for.
     """
     at_once: builtins.bool
     """Whether to answer at once, with an empty batch of assignments if no job that it has room for is ready. Jobs that wait
     for a start time or for the pause before a retry are not; jobs that end by reports which were not answered yet may or
     may not be, so whoever wants to know whether all is done asks after that. Without it, the answer comes once there is
-    a job.
+    a job. A `ready` without any room is not answered, with this or without.
     """
     @property
     def room(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TypeRoom]:

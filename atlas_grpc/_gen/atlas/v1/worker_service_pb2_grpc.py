@@ -84,8 +84,12 @@ class WorkerServiceServicer(object):
         again on the next one, which may lead to another server. A worker that is done says `goodbye`: the session ends, jobs
         that it still holds go back at once, uncounted, and the stream ends with OK. A stream that ends otherwise leaves
         the session as it is, to be continued within its lease.
-        INVALID_ARGUMENT for a message that breaks a rule; ABORTED (SESSION_CONTINUED) when the session is continued by
-        another stream; UNAVAILABLE with RetryInfo when the server drains: continue on another one.
+        INVALID_ARGUMENT for a message that breaks a rule, but a report or an update that does is REFUSED by itself;
+        RESOURCE_EXHAUSTED for a message that is larger than the server takes (without details, for gRPC itself says so), and
+        with RetryInfo (OVERLOADED) when the server has as many streams as it serves at a time; DEADLINE_EXCEEDED without
+        `hello` within 10 s; ABORTED (SESSION_CONTINUED) when the session is continued by another stream; UNAVAILABLE with
+        RetryInfo when the server drains: continue on another one. What ended a stream for its content or its size will end
+        the next one too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
