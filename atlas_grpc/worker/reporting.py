@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from ..errors import AtlasError
     from ..model import Failed, Outcome
     from .execution import Execution
+    from .output import Output
     from .source import WorkSource
+
+    Taken = tuple[Output | None, Update]
 
 T = TypeVar("T")
 
@@ -158,22 +161,24 @@ class Reporter:
         """Sends what they have to say, or a good part of it; False when they have nothing."""
         async with self._updating:
             taken = [(one.output, update) for one in executions if (update := _update(one)) is not None]
-            if taken and not await self._update([update for _, update in taken]):
-                log.warning("log lines are given up: %d", sum(len(update.logs) for _, update in taken))
-                for output, update in taken:
-                    if output is not None:
-                        output.give_up(len(update.logs))
+            if taken:
+                await self._update(taken)
             return bool(taken)
 
-    async def _update(self, updates: list[Update]) -> bool:
-        """Sends them; False when that failed too often."""
+    async def _update(self, taken: list[Taken]) -> None:
+        """Sends what was taken from outputs, or gives it up."""
         backoff = Backoff(self._clock, self._rng)
+        updates = [update for _, update in taken]
         while backoff.failures < UPDATE_TRIES:
             try:
                 held = await self._source.update(updates)
             except _PERMANENT as exc:
-                await self._update_otherwise(updates, exc)
-                return
+                if len(taken) > 1:
+                    for half in _halves(taken):
+                        await self._update(half)
+                    return
+                log.warning("progress and logs of job %s were refused: %s", updates[0].job_id, exc.message)
+                break
             except Exception as exc:
                 log.warning("progress and logs cannot be sent: %s", type(exc).__name__)
                 await backoff.pause()
@@ -181,15 +186,11 @@ class Reporter:
             for update, is_held in zip(updates, held, strict=True):
                 if not is_held:
                     self._lost(update.job_id, update.fence)
-            return True
-        return False
-
-    async def _update_otherwise(self, updates: list[Update], exc: AtlasError) -> None:
-        if len(updates) > 1:
-            for half in _halves(updates):
-                await self._update(half)
-        else:
-            log.warning("progress and logs of job %s were refused: %s", updates[0].job_id, exc.message)
+            return
+        log.warning("log lines are given up: %d", sum(len(update.logs) for update in updates))
+        for output, update in taken:
+            if output is not None:
+                output.give_up(len(update.logs))
 
 
 def _halves(batch: list[T]) -> tuple[list[T], list[T]]:

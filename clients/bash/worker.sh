@@ -83,7 +83,7 @@ execute() {
     sent=$(now)
     [[ $draining && ! $giving_up ]] && giving_up=$((sent + drain))
     if ((sent > kept + lease * 3 / 4)); then
-      stop=LOST
+      stop=LOST session='' # maybe we are heard all the same: the job must not stay with a session that lives
     elif [[ $giving_up ]] && ((sent > giving_up)); then
       stop=RELEASED
     elif ((sent > due)); then

@@ -104,6 +104,8 @@ class Worker:
             await asyncio.sleep(0.05)
             now = time.monotonic()
             if self.running and now > self.kept + self.lease * 0.75 and "trusts silence" not in FAULTS:
+                if "clings" not in FAULTS:
+                    self.session = ""
                 self.lose_all()
             if now > due and self.session and "silent" not in FAULTS:
                 due = now + self.lease / 4

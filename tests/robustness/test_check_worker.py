@@ -34,6 +34,7 @@ FAULTS = {
     "lies": ({"stops_when_cancelled"}, "stops_when_time_is_up"),
     "ignores lost": ({"stops_when_time_is_up", "stops_what_it_lost", "meets_a_new_server"}, "stops_when_cancelled"),
     "trusts silence": ({"stops_in_silence"}, "goes_on_after_a_cut"),
+    "clings": ({"leaves_what_it_gave_up"}, "goes_on_after_a_cut"),
     "forgets": ({"repeats_a_lost_report"}, "beats"),
     "gives up": ({"goes_on_after_a_cut", "meets_a_new_server"}, "beats"),
     "twice": ({"beats", "bears_a_lost_answer"}, "returns_results"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...client import SubmitOptions
     from ._world import Ticking, World
 
-_AWAY = LEASE / 3
+_AWAY = LEASE / 6
 _SETTLES = LEASE / 10
 
 
@@ -89,6 +89,19 @@ async def stops_in_silence(world: World) -> None:
     _heal(world)
     await world.works()
     expect(await world.attempts(ticking.job), ["LOST"], "the attempts of a job whose worker came back")
+
+
+@check()
+async def leaves_what_it_gave_up(world: World) -> None:
+    """A worker that hears no answers stops its jobs, but is heard itself: its session lives. It must not leave them
+    there, where nobody executes them: it starts a new session, or does not name them when it continues this one."""
+    ticking = await _acknowledged(world, 2 * LEASE, max_attempts=2)
+    for wire in world.wires:
+        wire.hold(answers_only=True)
+    await asyncio.sleep(LEASE)
+    _heal(world)
+    await world.finished(ticking.job)
+    await world.works()
 
 
 @check()
