@@ -15,7 +15,6 @@ from tests.support.debian import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT)]
 
@@ -34,9 +33,9 @@ async def url(chromium: Programs) -> AsyncIterator[str]:
 
 
 @contextmanager
-def clean(chromium: Programs, folder: Path, url: str) -> Iterator[Browser]:
+def clean(chromium: Programs, url: str) -> Iterator[Browser]:
     """A browser that may neither complain nor talk to anything but the server."""
-    with browsing(chromium, folder) as browser:
+    with browsing(chromium) as browser:
         yield browser
         assert browser.console() == []
         requests = browser.requests()
@@ -59,9 +58,9 @@ def execute(browser: Browser, operation: str) -> tuple[str, str]:
     return status, browser.run(f"return {answer}.querySelector('.response-col_description code').innerText")
 
 
-async def test_every_operation_is_on_the_page(chromium: Programs, tmp_path: Path, url: str) -> None:
+async def test_every_operation_is_on_the_page(chromium: Programs, url: str) -> None:
     def visit() -> None:
-        with clean(chromium, tmp_path, url) as browser:
+        with clean(chromium, url) as browser:
             browser.open(f"{url}/openapi.json")
             assert browser.run("return document.contentType") == "application/json"
             spec = json.loads(browser.run("return document.body.innerText"))
@@ -77,9 +76,9 @@ async def test_every_operation_is_on_the_page(chromium: Programs, tmp_path: Path
     await asyncio.to_thread(visit)
 
 
-async def test_forms_can_be_sent_as_they_open(chromium: Programs, tmp_path: Path, url: str) -> None:
+async def test_forms_can_be_sent_as_they_open(chromium: Programs, url: str) -> None:
     def visit() -> None:
-        with clean(chromium, tmp_path, url) as browser:
+        with clean(chromium, url) as browser:
             browser.open(f"{url}/docs")
             status, body = execute(browser, "SubmitJob")
             assert status == "200"

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,6 @@ from tests.support.debian import provided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _FLAGS = (
     "--headless",
@@ -104,34 +104,31 @@ class Browser:
 
 
 @contextmanager
-def browsing(found: Programs, folder: Path) -> Iterator[Browser]:
-    """A browser with an empty profile in `folder`, for as long as the context lasts."""
-    # Chromium keeps more than its profile under HOME.
-    environment = os.environ | {"HOME": str(folder), "TMPDIR": str(folder)}
-    with subprocess.Popen(
-        [found.chromedriver, "--port=0"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as driver:
+def browsing(found: Programs) -> Iterator[Browser]:
+    """A browser with an empty profile, for as long as the context lasts."""
+    with (
+        # A short path: Chromium ends when that of a socket in it is longer than 107 bytes.
+        tempfile.TemporaryDirectory(prefix="atlas-", dir="/tmp") as folder,
+        # It keeps more than its profile under HOME.
+        subprocess.Popen(
+            [found.chromedriver, "--port=0"],
+            env=os.environ | {"HOME": folder, "TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as driver,
+    ):
+        options = {"binary": found.chromium, "args": [*_FLAGS, f"--user-data-dir={folder}/profile"]}
+        logging = {"browser": "ALL", "performance": "ALL"}
+        session = {"browserName": "chrome", "goog:loggingPrefs": logging, "goog:chromeOptions": options}
         try:
-            browser = _opened(found, folder, _port_of(driver))
+            browser = Browser(_port_of(driver), session)
             try:
                 yield browser
             finally:
                 browser.close()
         finally:
             driver.terminate()
-
-
-def _opened(found: Programs, folder: Path, port: int) -> Browser:
-    def opened(profile: str) -> Browser:
-        options = {"binary": found.chromium, "args": [*_FLAGS, f"--user-data-dir={folder / profile}"]}
-        logging = {"browser": "ALL", "performance": "ALL"}
-        session = {"browserName": "chrome", "goog:loggingPrefs": logging, "goog:chromeOptions": options}
-        return Browser(port, session)
-
-    try:
-        return opened("profile")
-    except WebDriverError:  # on a busy machine it does not always start in the minute that the driver gives it
-        return opened("another-profile")
 
 
 def _port_of(driver: subprocess.Popen[str]) -> int:
