@@ -79,11 +79,13 @@ class Output:
         severity = Severity(severity)
         if self._closed:
             return
-        lines = [LogLine(severity, part, self._attempt) for part in pieces(clean(message, MAX_BYTES), MAX_LINE)]
+        # One that there is no room for costs nothing: a handler that floods its log must not hold up the event loop.
+        fits = self._logged.has_room()
+        parts = pieces(clean(message, MAX_BYTES), MAX_LINE) if fits else [message]
         with self._lock:
-            for line in lines:
-                if self._logged.has_room():
-                    self._add(line, self._logged)
+            for part in parts:
+                if fits and self._logged.has_room():
+                    self._add(LogLine(severity, part, self._attempt), self._logged)
                 else:
                     self._dropped += 1
         self._announce()
