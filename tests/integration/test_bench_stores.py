@@ -64,6 +64,7 @@ def test_a_run_that_is_cut_short_keeps_what_it_has(tmp_path):
         process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     kept = json.loads(target.read_text())
+    assert kept["rows"], kept["notes"]
     assert kept["rows"][0]["name"].startswith("SubmitJob, ")
     assert "cut short" in kept["notes"][-1]
 
