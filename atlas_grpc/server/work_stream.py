@@ -183,11 +183,12 @@ class WorkStream:
     async def _read(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
         async for message in requests:
             kind = message.WhichOneof("message")
-            if kind not in _WORDS:
-                check(message)
             if kind in _WORDS:
                 await self._words.put(_words(message, kind))
-            elif kind == "ready":
+                await self._drained(_MOST_QUEUED)
+                continue
+            check(message)
+            if kind == "ready":
                 self._ready(message.ready)
             elif kind == "received":
                 self._received(message.received, "received")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ _LONGEST_LINE = 16 << 20
 """A log line may hold a traceback."""
 
 
-class Program:
+class Program(ABC):
     """A process, and the next one in its place. What is started is for those who inherit from it to say."""
 
     def __init__(
@@ -42,9 +43,9 @@ class Program:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
+    @abstractmethod
     def _command(self, life: int) -> Sequence[str]:
         """What starts that life of it."""
-        raise NotImplementedError
 
     async def _begin(self, ready: re.Pattern[bytes]) -> re.Match[bytes] | None:
         """Starts it; answers what it said to be ready, or None when it said no such thing and nothing more."""
