@@ -160,9 +160,17 @@ class Keeper:
         return RemoteSession(self._leases, self)
 
     async def lease(
-        self, session: str, worker: str, types: Sequence[TypeInfo], asks: Sequence[Ask], limit: int, seconds: float
+        self,
+        session: str,
+        worker: str,
+        types: Sequence[TypeInfo],
+        asks: Sequence[Ask],
+        limit: int,
+        seconds: float,
+        holding: Collection[tuple[str, int]] | None = None,
     ) -> tuple[str, list[Assignment]]:
-        """Takes up to `limit` jobs, and waits so long for the first. An empty `session` opens one. Raises
+        """Takes up to `limit` jobs, and waits so long for the first. An empty `session` opens one. `holding`, if known,
+        are the jobs and tokens that the worker has: the others of the session never arrived, and go back. Raises
         SessionEnded, and ServerDraining.
         """
         visit = RemoteSession(self._leases, self)
@@ -173,6 +181,8 @@ class Keeper:
         try:
             if session:
                 await self.keep_or_raise(session)
+                if holding is not None:
+                    await self._give_others_back(session, holding)
                 visit.id, visit.worker = session, worker
                 self._leases.sessions[key] = visit
             else:
@@ -186,6 +196,11 @@ class Keeper:
         finally:
             self._visits.discard(visit)
             self._leases.sessions.pop(key, None)
+
+    async def _give_others_back(self, session: str, holding: Collection[tuple[str, int]]) -> None:
+        mine = set(holding)
+        held = await self._core.store.held(session, _HELD)
+        await self._leases.release([job for job in held if (job.spec.id, job.fence) not in mine])
 
     def drain(self) -> None:
         """Nobody waits for jobs any more: those who do get ServerDraining."""

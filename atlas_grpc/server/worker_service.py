@@ -79,7 +79,8 @@ class WorkerService:
         queues = frozenset(request.queues) or None
         types = convert.type_infos(request.types, "types")
         asks = [Ask(info.name, min(limit, info.concurrency or limit), queues) for info in types]
-        session, jobs = await self._keeper.lease(request.session, request.worker, types, asks, limit, seconds)
+        holding = convert.held(request.holding) if request.return_others else None
+        session, jobs = await self._keeper.lease(request.session, request.worker, types, asks, limit, seconds, holding)
         response = pb.LeaseJobsResponse(session=session)
         fill_span(response.lease_duration, self._engine.leases.ttl)
         for job in jobs:

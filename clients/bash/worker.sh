@@ -116,28 +116,35 @@ end() {
 
 # Hands the report in until that is answered: a repeat does no harm. If it is refused, the job is still ours, and fails.
 report() {
+  local last=$(($(now) + drain)) message
+  hand_in "$last" && [[ $(jq -r '.answers[0].status' <<<"$answer") != REFUSED ]] && return
+  message=$(jq -r '(.answers[0].error // .).message' <<<"$answer" 2>/dev/null)
+  jq -nc --arg message "$message" '{failure: {reason: "RESULT_REFUSED", $message, final: true}}' >"$work/report"
+  hand_in "$last"
+}
+
+# hand_in LAST: at SIGTERM it tries until then.
+hand_in() {
   until call finish "$(jq -c --arg session "$session" --slurpfile report "$work/report" \
     '{$session, reports: [{id, token} + $report[0]]}' <<<"$job")"; do
-    [[ $code == 4?? && $code != 429 ]] && return # it will never be taken; the lease tells the server
+    [[ $code == 400 || $code == 413 ]] && return 1 # it will never be taken
+    [[ $draining ]] && (($(now) > $1)) && return 1
     sleep 0.2
   done
-  if [[ $(jq -r '.answers[0].status' <<<"$answer") == REFUSED ]]; then
-    jq -c '{failure: {reason: "RESULT_REFUSED", message: .answers[0].error.message, final: true}}' \
-      <<<"$answer" >"$work/report"
-    report
-  fi
 }
 
 # --- the worker -------------------------------------------------------------------------------------------------------
 
-# Asks for a job, and waits for one. In the background, so that a signal is heeded at once.
+# Asks for a job, and waits for one. In the background, so that a signal is heeded at once. We never ask with a job in hand:
+# one that the session holds came with an answer that did not arrive, and goes back.
 lease() {
   local options wait=$((lease / 4))
   [[ $session ]] || wait=0 # how long the lease is, is not known yet
   request lease $((wait + lease / 5))
   asked=$(now)
   curl "${options[@]}" >"$work/answer" \
-    <<<"{\"worker\": \"bash-$$\", \"session\": \"$session\", \"types\": $types, \"wait\": \"$(seconds "$wait")s\"}" &
+    <<<"{\"worker\": \"bash-$$\", \"session\": \"$session\", \"types\": $types, \"wait\": \"$(seconds "$wait")s\",
+      \"returnOthers\": true}" &
   leasing=$!
   wait "$leasing"
   leasing=''

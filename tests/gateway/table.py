@@ -125,7 +125,15 @@ ROUTES: dict[str, list[Ask]] = {
         ask("POST /v1/jobs", {"type": "$door", "payload": {"n": 1.5}, "labels": {"a": "b"}}, job="id"),
         ask(
             "POST /v1/worker:lease",
-            {"worker": "w", "session": "$session", "types": [{"name": "$door"}], "maxJobs": 1, "wait": "20s"},
+            {
+                "worker": "w",
+                "session": "$session",
+                "types": [{"name": "$door"}],
+                "maxJobs": 1,
+                "wait": "20s",
+                "holding": [{"id": "other", "token": "x"}],
+                "returnOthers": True,
+            },
             token="jobs.0.token",
         ),
         ask(

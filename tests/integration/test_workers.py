@@ -311,6 +311,28 @@ async def test_unary_calls_make_a_worker():
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_jobs_of_an_answer_that_never_arrived_come_again():
+    async with a_world() as world:
+        kinds = [pb.JobType(name="echo")]
+        session = (await world.stub.LeaseJobs(pb.LeaseJobsRequest(worker="sh", types=kinds))).session
+        lease = pb.LeaseJobsRequest(worker="sh", session=session, types=kinds, max_jobs=10)
+        kept = await world.client.submit("echo")
+        (mine,) = (await world.stub.LeaseJobs(lease)).jobs
+        lost = await world.client.submit("echo", max_attempts=1)
+        (gone,) = (await world.stub.LeaseJobs(lease)).jobs
+        lease.holding.extend(tokens(mine))
+        assert not (await world.stub.LeaseJobs(lease)).jobs
+        lease.return_others = True
+        (again,) = (await world.stub.LeaseJobs(lease)).jobs
+        assert (again.id, again.token == gone.token) == (lost.id, False)
+        lease.holding.extend(tokens(again))
+        assert not (await world.stub.LeaseJobs(lease)).jobs
+        done = pb.FinishJobsRequest(session=session, reports=[success(mine), success(gone), success(again)])
+        answers = [pb.JobAnswer.Status.Name(answer.status) for answer in (await world.stub.FinishJobs(done)).answers]
+        assert answers == ["ACCEPTED", "LOST", "ACCEPTED"]
+        assert await world.state(kept.id) is await world.state(lost.id) is JobState.SUCCESS
+
+
 async def test_a_caller_that_leaves_while_it_waits_takes_nothing_along():
     async with a_world() as world:
         lease = pb.LeaseJobsRequest(worker="sh", types=[pb.JobType(name="echo")])

@@ -76,6 +76,8 @@ class Worker:
     async def take(self) -> None:
         request = pb.LeaseJobsRequest(worker="raw", session=self.session, max_jobs=4)
         request.types.extend(pb.JobType(name=name) for name in TYPES)
+        request.holding.extend(self.holding())
+        request.return_others = "loses" not in FAULTS
         wait = self.lease / 4 if self.session else 0.0
         request.wait.FromMilliseconds(int(wait * 1000))
         sent = time.monotonic()
@@ -111,9 +113,11 @@ class Worker:
                 due = now + self.lease / 4
                 await self.beat()
 
+    def holding(self) -> list[pb.HeldJob]:
+        return [pb.HeldJob(id=job.id, token=job.token) for job, _ in self.running.values()]
+
     async def beat(self) -> None:
-        holding = [pb.HeldJob(id=job.id, token=job.token) for job, _ in self.running.values()]
-        answer = await self.call("Heartbeat", pb.HeartbeatRequest(session=self.session, holding=holding))
+        answer = await self.call("Heartbeat", pb.HeartbeatRequest(session=self.session, holding=self.holding()))
         for stop in answer.stops if answer else ():
             why = pb.JobStop.Reason.Name(stop.reason)
             if stop.token in self.running and f"ignores {why.lower()}" not in FAULTS:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _AWAY = LEASE / 6
 _SETTLES = LEASE / 10
+_ASKS_IN = LEASE / 3
+"""In this time a worker has heard that its report was taken, and asks for jobs."""
 
 
 def _heal(world: World) -> None:
@@ -43,6 +45,23 @@ async def goes_on_after_a_cut(world: World) -> None:
     _heal(world)
     job = await world.finished(ticking.job)
     expect(await world.attempts(job), ["SUCCEEDED"], "the attempts of a job during which the connection was cut")
+    ticking.expect_executed_once()
+    await world.works()
+
+
+@check()
+async def asks_for_what_was_lost(world: World) -> None:
+    """A job whose assignment never arrived is executed all the same. On the stream the server sees to that; where the
+    answer of a LeaseJobs was lost, the next one has to say so (`return_others`), or to start a new session."""
+    await world.works()
+    await asyncio.sleep(_ASKS_IN)
+    for wire in world.wires:
+        wire.hold(answers_only=True)
+    ticking = await world.ticking(0.5, max_attempts=2)
+    await world.taken(ticking.job)
+    _heal(world)
+    job = await world.finished(ticking.job)
+    expect(job.state.name, "SUCCESS", "the state of a job whose assignment was lost")
     ticking.expect_executed_once()
     await world.works()
 

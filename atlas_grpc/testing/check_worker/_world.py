@@ -10,7 +10,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ...client import Client
+from ...client import Client, Transitioned
 from ..server import serving
 from ._kit import broken, expect
 from ._wire import Wire
@@ -111,11 +111,15 @@ class World:
     async def submit(self, type: str, payload: dict[str, Any], **options: Unpack[SubmitOptions]) -> JobHandle:
         return await self.client.submit(type, payload, **options)
 
-    async def tick(self, seconds: float, **options: Unpack[SubmitOptions]) -> Ticking:
-        """A job that ticks for so long; returns once it has begun to."""
+    async def ticking(self, seconds: float, **options: Unpack[SubmitOptions]) -> Ticking:
+        """A job that is to tick for so long."""
         self._files += 1
         file = self._folder / f"tick-{self._files}"
-        ticking = Ticking(await self.submit("check.tick", {"seconds": seconds, "file": str(file)}, **options), file)
+        return Ticking(await self.submit("check.tick", {"seconds": seconds, "file": str(file)}, **options), file)
+
+    async def tick(self, seconds: float, **options: Unpack[SubmitOptions]) -> Ticking:
+        """As `ticking`; returns once it has begun to."""
+        ticking = await self.ticking(seconds, **options)
         await self.until(lambda: "tick" in ticking.lines(), "check.tick writes `begin` and `tick` to its file")
         return ticking
 
@@ -138,6 +142,17 @@ class World:
         except TimeoutError:
             now = await self.client.get(job)
             broken(f"the job of type {now.type} is still {now.state.name} after {self.patience:g} s")
+
+    async def taken(self, job: JobHandle) -> None:
+        """Waits until the server has given the job out. Raises Broken."""
+        try:
+            async with asyncio.timeout(self.patience):
+                async with job.watch(include_logs=False) as events:
+                    async for event in events:
+                        if isinstance(event, Transitioned) and event.cause == "STARTED":
+                            return
+        except TimeoutError:
+            broken(f"the job was not taken within {self.patience:g} s")
 
     async def announced(self) -> None:
         """Waits until the worker has announced all types of the suite."""

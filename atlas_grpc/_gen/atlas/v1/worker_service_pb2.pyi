@@ -850,12 +850,18 @@ class LeaseJobsRequest(google.protobuf.message.Message):
     QUEUES_FIELD_NUMBER: builtins.int
     MAX_JOBS_FIELD_NUMBER: builtins.int
     WAIT_FIELD_NUMBER: builtins.int
+    HOLDING_FIELD_NUMBER: builtins.int
+    RETURN_OTHERS_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """The name of the worker, for people; shown as `Attempt.worker`."""
     session: builtins.str
     """The session, as LeaseJobs answered it; empty opens a new one."""
     max_jobs: builtins.int
     """How many jobs to take; 0 means one. At most 1,000."""
+    return_others: builtins.bool
+    """Whether the jobs of the session that are not among `holding` go back first, uncounted: an answer that was to bring
+    them never arrived. For workers that make one call of LeaseJobs at a time in a session.
+    """
     @property
     def types(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[atlas_grpc._gen.atlas.v1.job_pb2.JobType]:
         """The job types to take, with what the worker announces of them. With a session, only `name` is looked at."""
@@ -868,6 +874,10 @@ class LeaseJobsRequest(google.protobuf.message.Message):
     def wait(self) -> google.protobuf.duration_pb2.Duration:
         """How long to wait for the first job; left out: not at all. At most 60 s."""
 
+    @property
+    def holding(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HeldJob]:
+        """With `return_others`: the jobs in hand, among them those whose reports were not answered yet."""
+
     def __init__(
         self,
         *,
@@ -877,9 +887,11 @@ class LeaseJobsRequest(google.protobuf.message.Message):
         queues: collections.abc.Iterable[builtins.str] | None = ...,
         max_jobs: builtins.int = ...,
         wait: google.protobuf.duration_pb2.Duration | None = ...,
+        holding: collections.abc.Iterable[Global___HeldJob] | None = ...,
+        return_others: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["wait", b"wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_jobs", b"max_jobs", "queues", b"queues", "session", b"session", "types", b"types", "wait", b"wait", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["holding", b"holding", "max_jobs", b"max_jobs", "queues", b"queues", "return_others", b"return_others", "session", b"session", "types", b"types", "wait", b"wait", "worker", b"worker"]) -> None: ...
 
 Global___LeaseJobsRequest: typing_extensions.TypeAlias = LeaseJobsRequest
 

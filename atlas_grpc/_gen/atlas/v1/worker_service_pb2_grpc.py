@@ -96,7 +96,8 @@ class WorkerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LeaseJobs(self, request, context):
-        """Takes jobs that are ready; with `wait`, once there is one or the time is up. Opens the session, or continues it.
+        """Takes jobs that are ready; with `wait`, once there is one or the time is up. Opens the session, or continues it. Jobs
+        of an answer that never arrives stay with the session, until a call with `return_others` gives them back.
         NOT_FOUND (SESSION_ENDED) for a session that is over: its jobs are lost; start without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -157,7 +157,8 @@ class WorkerServiceStub(typing.Generic[_WorkerServiceWorkType, _WorkerServiceLea
     """
 
     LeaseJobs: _WorkerServiceLeaseJobsType
-    """Takes jobs that are ready; with `wait`, once there is one or the time is up. Opens the session, or continues it.
+    """Takes jobs that are ready; with `wait`, once there is one or the time is up. Opens the session, or continues it. Jobs
+    of an answer that never arrives stay with the session, until a call with `return_others` gives them back.
     NOT_FOUND (SESSION_ENDED) for a session that is over: its jobs are lost; start without one.
     """
 
@@ -227,7 +228,8 @@ class WorkerServiceServicer(metaclass=abc.ABCMeta):
         request: atlas_grpc._gen.atlas.v1.worker_service_pb2.LeaseJobsRequest,
         context: _ServicerContext,
     ) -> typing.Union[atlas_grpc._gen.atlas.v1.worker_service_pb2.LeaseJobsResponse, collections.abc.Awaitable[atlas_grpc._gen.atlas.v1.worker_service_pb2.LeaseJobsResponse]]:
-        """Takes jobs that are ready; with `wait`, once there is one or the time is up. Opens the session, or continues it.
+        """Takes jobs that are ready; with `wait`, once there is one or the time is up. Opens the session, or continues it. Jobs
+        of an answer that never arrives stay with the session, until a call with `return_others` gives them back.
         NOT_FOUND (SESSION_ENDED) for a session that is over: its jobs are lost; start without one.
         """
 
