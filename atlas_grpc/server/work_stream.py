@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WORDS = ("reports", "updates")
-_BATCH_BYTES = 3 << 20
-"""What a message of assignments may take, below what clients are ready to receive."""
 _BATCH_JOBS = 128
 """Jobs of such a message: the worker begins with the first ones while the others are still being written."""
 _MOST_AT_ONCE = 1_000
@@ -50,15 +48,16 @@ _HELLO_WITHIN = 10.0
 """Seconds that a client has for its first message: its stream takes the place of another one's."""
 
 
-def _batches(jobs: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
+def _batches(jobs: Sequence[Assignment], *, json_text: bool) -> Iterator[Sequence[Assignment]]:
     """The jobs in messages that are neither large nor late."""
     start = size = 0
-    for end, job in enumerate(jobs, 1):
-        size += len(job.payload.data)
-        if size > _BATCH_BYTES or end - start == _BATCH_JOBS:
+    for end, job in enumerate(jobs):
+        weight = convert.weight(job, json_text=json_text)
+        size += weight
+        if start < end and (size > convert.ASSIGNMENT_BYTES or end - start == _BATCH_JOBS):
             yield jobs[start:end]
-            start, size = end, 0
-    if start < len(jobs):
+            start, size = end, weight
+    if jobs:
         yield jobs[start:]
 
 
@@ -262,7 +261,7 @@ class WorkStream:
 
     async def _hand_out(self, jobs: Sequence[Assignment]) -> None:
         first = self._sent + 1
-        batches = list(_batches(jobs)) or [()]
+        batches = list(_batches(jobs, json_text=self._json_text)) or [()]
         # All before the first pause, for should the stream break in it.
         for batch in batches:
             self._sent += 1

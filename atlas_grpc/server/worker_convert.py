@@ -38,9 +38,14 @@ if TYPE_CHECKING:
     from ..errors import AtlasError
     from ..model import Outcome
 
+ASSIGNMENT_BYTES = 3 << 20
+"""What a message of assignments may take, if it has several: below what clients are ready to receive, 4 MiB."""
 NO_FENCE = -1
 """The token of whoever has none: no attempt has it."""
 
+_WIDEST = 6
+"""Bytes that one of JSON takes in a Struct, at most: the number of `0,` takes eleven."""
+_FRAME = 512
 _MAX_SCHEMA = 64 * 1024
 _MAX_FENCE = 2**63 - 1
 _MAX_FAILURE = 8_192
@@ -105,6 +110,13 @@ def _schema(message: pb.JobType, name: str, field: str) -> bytes | None:
     except ValueError as error:
         raise InvalidArgument.of(f"{field}.{name}", f"is not a JSON Schema: {error}") from None
     return data
+
+
+def weight(record: Assignment, *, json_text: bool) -> int:
+    """The bytes that its message takes, at most."""
+    payload = record.payload
+    size = len(payload.data) if json_text or not payload.is_json else _WIDEST * len(payload.data)
+    return size + _FRAME + sum(4 * (len(key) + len(value)) + 10 for key, value in record.labels.items())
 
 
 def fill_assignment(message: pb.Assignment, record: Assignment, *, json_text: bool) -> None:

@@ -9,7 +9,7 @@ import grpc
 from .. import pb
 from ..engine.remote import Keeper
 from ..errors import ServerDraining
-from ..model import SECOND, Ask
+from ..model import SECOND, Ask, Released, Report
 from . import worker_convert as convert
 from .convert import fill_span, micros
 from .validation import faults
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ..engine.engine import Engine
-    from ..model import Report
     from .calls import Call, Guard
 
     Write = Callable[[bytes], Awaitable[None]]
@@ -83,8 +82,15 @@ class WorkerService:
         session, jobs = await self._keeper.lease(request.session, request.worker, types, asks, limit, seconds, holding)
         response = pb.LeaseJobsResponse(session=session)
         fill_span(response.lease_duration, self._engine.leases.ttl)
-        for job in jobs:
-            convert.fill_assignment(response.jobs.add(), job, json_text=False)
+        size = 0
+        for index, job in enumerate(jobs):
+            message = response.jobs.add()
+            convert.fill_assignment(message, job, json_text=False)
+            size += message.ByteSize()
+            if size > convert.ASSIGNMENT_BYTES and index:
+                del response.jobs[index:]
+                await self._keeper.finish([Report(job.job_id, job.fence, Released()) for job in jobs[index:]])
+                break
         return response
 
     async def heartbeat(self, _: Call, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:

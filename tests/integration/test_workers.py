@@ -13,7 +13,7 @@ from atlas_grpc import errors, new_job, pb
 from atlas_grpc.client import JobState
 from atlas_grpc.client._transport import from_rpc_error
 from atlas_grpc.engine.leases import Leases
-from tests.integration.worker_world import PATIENCE, a_world, success, tokens
+from tests.integration.worker_world import PATIENCE, a_world, release, success, tokens
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -105,6 +105,30 @@ async def test_many_jobs_come_in_several_messages_and_all_go_back_when_the_strea
         again = world.stream()
         assert (await again.hello(session=session, holding=tokens(*first.jobs))).resumed
         assert {await world.state(job_id) for job_id in held} == {JobState.RUNNING}
+
+
+@pytest.mark.parametrize("payload", [{"": [0] * 49_000}, {"": "x" * 900_000}], ids=["numbers", "text"])
+async def test_large_jobs_come_in_messages_that_clients_take(payload):
+    """The numbers take six times as much in a message as in the store."""
+    async with a_world() as world:
+        stream = world.stream()
+        kinds = [pb.JobType(name="large")]
+        await stream.hello(slots=12, types=kinds)
+        jobs = {job.id for job in await world.client.submit_many([new_job("large", payload) for _ in range(12)])}
+        got = (await stream.take(12, types=("large",))).jobs
+        while len(got) < 12:
+            got.extend((await stream.hear("assignments")).assignments.jobs)
+        assert {job.id for job in got} == jobs
+        await stream.report(*map(release, got))
+        await stream.goodbye()
+        session, taken = "", set()
+        while taken < jobs:
+            lease = pb.LeaseJobsRequest(worker="sh", session=session, types=kinds, max_jobs=12)
+            answer = await world.stub.LeaseJobs(lease)
+            session = answer.session
+            assert answer.jobs
+            taken |= {job.id for job in answer.jobs}
+        assert taken == jobs
 
 
 async def test_jobs_are_handed_out_while_a_report_is_still_being_stored(monkeypatch):

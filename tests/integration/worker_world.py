@@ -114,5 +114,9 @@ def success(job: pb.Assignment, **fields: Any) -> pb.JobReport:
     return pb.JobReport(id=job.id, token=job.token, success=pb.JobSuccess(**fields))
 
 
+def release(job: pb.Assignment) -> pb.JobReport:
+    return pb.JobReport(id=job.id, token=job.token, release=pb.JobRelease())
+
+
 def tokens(*jobs: pb.Assignment) -> list[pb.HeldJob]:
     return [pb.HeldJob(id=job.id, token=job.token) for job in jobs]

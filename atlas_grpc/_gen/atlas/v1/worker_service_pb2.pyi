@@ -857,7 +857,9 @@ class LeaseJobsRequest(google.protobuf.message.Message):
     session: builtins.str
     """The session, as LeaseJobs answered it; empty opens a new one."""
     max_jobs: builtins.int
-    """How many jobs to take; 0 means one. At most 1,000."""
+    """How many jobs to take; 0 means one. At most 1,000, and so many that the answer stays below 4 MiB, what clients of
+    gRPC are ready to receive; those beyond were taken and go back, uncounted, so do not ask for many large ones.
+    """
     return_others: builtins.bool
     """Whether the jobs of the session that are not among `holding` go back first, uncounted: an answer that was to bring
     them never arrived. For workers that make one call of LeaseJobs at a time in a session.
