@@ -164,7 +164,8 @@ async def test_workers_and_servers_that_are_killed_and_stopped_again_and_again(
     assert not found, summary(found)
     assert wrong_ends(storm) == []
     assert len(storm.history.final) == JOBS
-    assert answers[False], "no worker that had been given up handed in a result"
+    if FULL:  # of a few that are stopped, maybe none had a result to hand in
+        assert answers[False], "no worker that had been given up handed in a result"
     assert storm.last_end - last_fault < SOON
 
 
