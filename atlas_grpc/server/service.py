@@ -15,6 +15,7 @@ from ..errors import AtlasError, InvalidArgument, JobNotFound
 from ..model import SECOND
 from . import convert, encoded
 from .calls import unexpected
+from .fitting import MESSAGE_BYTES, fitting
 from .validation import faults
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ SERVICE = "atlas.v1.JobService"
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
 MAX_LINES = 1_000
-_PAGE_BYTES = 3 << 20
 _HEAD_START = 12
 """Turns of the event loop between a submit and the first message of RunJob; a turn takes microseconds."""
 
@@ -169,18 +169,17 @@ class JobService:
         limit = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
         full = request.view == pb.JOB_VIEW_FULL
         records, token = await self._engine.list(where, request.page_token, limit)
-        response = pb.ListJobsResponse(next_page_token=token)
-        size = 0
-        for record, output in zip(records, await self._engine.outputs(records), strict=True):
-            message = response.jobs.add()
-            convert.fill_job(message, record, output.progress, full=full)
-            size += message.ByteSize()
-            if size > _PAGE_BYTES and len(response.jobs) > 1:
-                # The answer must stay below what clients take: the rest goes to the next page.
-                del response.jobs[-1]
-                response.next_page_token = self._engine.page_token(where, response.jobs[-1].id)
-                break
-        return response
+        progress = [output.progress for output in await self._engine.outputs(records)]
+
+        def made(record: Job, latest: Progress | None) -> pb.Job:
+            message = pb.Job()
+            convert.fill_job(message, record, latest, full=full)
+            return message
+
+        jobs = fitting(map(made, records, progress))
+        if len(jobs) < len(records):
+            token = self._engine.page_token(where, jobs[-1].id)
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def watch(self, call: Call, request: pb.WatchJobRequest, write: Write) -> None:
         watch = await self._engine.watch(
@@ -270,8 +269,8 @@ class JobService:
             if token.query != query:
                 raise InvalidArgument.of("page_token", "belongs to another method", reason="INVALID_TOKEN")
             types = [info for info in types if info.name > token.after]
-        page: Sequence[pb.JobType] = [convert.job_type(info) for info in types[:limit]]
-        more = encode(PageToken(page[-1].name, query)) if len(types) > limit else ""
+        page = fitting(convert.job_type(info) for info in types[:limit])
+        more = encode(PageToken(page[-1].name, query)) if len(types) > len(page) else ""
         return pb.ListJobTypesResponse(job_types=page, next_page_token=more)
 
 
@@ -298,20 +297,10 @@ def _known(error: Exception, method: str) -> AtlasError:
 
 def _parts(whole: pb.WatchJobsResponse, before: str) -> Iterator[pb.WatchJobsResponse]:
     """The message in parts that stay below what clients take. A cut between them resumes from `before`."""
-    if whole.ByteSize() <= _PAGE_BYTES:
-        yield whole
-        return
-    part = pb.WatchJobsResponse(resume_token=before)
-    size = 0
-    for job in whole.jobs:
-        size += job.ByteSize()
-        if size > _PAGE_BYTES and part.jobs:
-            yield part
-            part, size = pb.WatchJobsResponse(resume_token=before), job.ByteSize()
-        part.jobs.append(job)
-    part.deleted_ids.extend(whole.deleted_ids)
-    part.synced, part.resume_token = whole.synced, whole.resume_token
-    yield part
+    while whole.ByteSize() > MESSAGE_BYTES and len(jobs := fitting(whole.jobs)) < len(whole.jobs):
+        yield pb.WatchJobsResponse(jobs=jobs, resume_token=before)
+        del whole.jobs[: len(jobs)]
+    yield whole
 
 
 def _job_token(watch: JobWatch, update: JobUpdate) -> str:

@@ -16,6 +16,7 @@ from ..errors import AtlasError, DeadlineExceeded, InvalidArgument, SessionConti
 from ..model import Ask
 from . import worker_convert as convert
 from .convert import fill_span
+from .fitting import MESSAGE_BYTES
 from .validation import check, faults
 from .words import told
 
@@ -54,7 +55,7 @@ def _batches(jobs: Sequence[Assignment], *, json_text: bool) -> Iterator[Sequenc
     for end, job in enumerate(jobs):
         weight = convert.weight(job, json_text=json_text)
         size += weight
-        if start < end and (size > convert.ASSIGNMENT_BYTES or end - start == _BATCH_JOBS):
+        if start < end and (size > MESSAGE_BYTES or end - start == _BATCH_JOBS):
             yield jobs[start:end]
             start, size = end, weight
     if jobs:

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from ..errors import AtlasError
     from ..model import Outcome
 
-ASSIGNMENT_BYTES = 3 << 20
-"""What a message of assignments may take, if it has several: below what clients are ready to receive, 4 MiB."""
 NO_FENCE = -1
 """The token of whoever has none: no attempt has it."""
 

@@ -12,6 +12,7 @@ from ..errors import ServerDraining
 from ..model import SECOND, Ask, Released, Report
 from . import worker_convert as convert
 from .convert import fill_span, micros
+from .fitting import fitting
 from .validation import faults
 from .words import told
 from .work_stream import WorkStream
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ..engine.engine import Engine
+    from ..model import Assignment
     from .calls import Call, Guard
 
     Write = Callable[[bytes], Awaitable[None]]
@@ -80,17 +82,11 @@ class WorkerService:
         asks = [Ask(info.name, min(limit, info.concurrency or limit), queues) for info in types]
         holding = convert.held(request.holding) if request.return_others else None
         session, jobs = await self._keeper.lease(request.session, request.worker, types, asks, limit, seconds, holding)
-        response = pb.LeaseJobsResponse(session=session)
+        given = fitting(map(_assignment, jobs))
+        if len(given) < len(jobs):
+            await self._keeper.finish([Report(job.job_id, job.fence, Released()) for job in jobs[len(given) :]])
+        response = pb.LeaseJobsResponse(session=session, jobs=given)
         fill_span(response.lease_duration, self._engine.leases.ttl)
-        size = 0
-        for index, job in enumerate(jobs):
-            message = response.jobs.add()
-            convert.fill_assignment(message, job, json_text=False)
-            size += message.ByteSize()
-            if size > convert.ASSIGNMENT_BYTES and index:
-                del response.jobs[index:]
-                await self._keeper.finish([Report(job.job_id, job.fence, Released()) for job in jobs[index:]])
-                break
         return response
 
     async def heartbeat(self, _: Call, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
@@ -114,3 +110,9 @@ class WorkerService:
             return convert.report(message, self._max_result)
 
         return pb.FinishJobsResponse(answers=await told(request.reports, wrong, report, self._keeper.finish))
+
+
+def _assignment(job: Assignment) -> pb.Assignment:
+    message = pb.Assignment()
+    convert.fill_assignment(message, job, json_text=False)
+    return message

@@ -408,6 +408,22 @@ async def test_a_type_that_a_worker_announced_can_be_submitted():
         await check_resize_is_known(world.client)
 
 
+async def test_many_types_with_large_schemas_are_listed_in_pages_that_clients_take():
+    async with a_world() as world:
+        schema = {"description": "x" * 60_000}
+        names = [f"large-{number}" for number in range(100)]
+        for half in (names[:50], names[50:]):
+            kinds = [pb.JobType(name=name, payload_schema=schema) for name in half]
+            await world.stub.LeaseJobs(pb.LeaseJobsRequest(worker="sh", types=kinds))
+        listed, request = [], pb.ListJobTypesRequest()
+        while not listed or request.page_token:
+            page = await world.jobs.ListJobTypes(request)
+            listed += [kind.name for kind in page.job_types]
+            request.page_token = page.next_page_token
+        assert set(names) <= set(listed)
+        assert len(listed) == len(set(listed))
+
+
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:1/schema"}, {"pattern": "("}])
 async def test_a_schema_that_is_none_is_refused(schema):
     async with a_world() as world:

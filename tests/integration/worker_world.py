@@ -87,6 +87,7 @@ class World:
         self.server = server
         self.client = client
         self.stub = pb.WorkerServiceStub(channel)
+        self.jobs = pb.JobServiceStub(channel)
 
     def stream(self) -> Stream:
         return Stream(self.stub)
