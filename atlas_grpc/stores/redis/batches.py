@@ -6,7 +6,7 @@ sent one behind the other without waiting; each is encoded while the server work
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import msgpack
 from msgspec.structs import replace
@@ -15,18 +15,32 @@ from ..codec import encode_spec
 from . import records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from ...model import Job, LogLine, Update
+    from ...model import Ask, Job, LogLine, Update
 
 ITEMS = 64
 """Jobs in a call of a script."""
 _BYTES = 1 << 20
 """Bytes in a call, if it is not for a single job."""
 
+_CLAIMED = 4 * ITEMS
+
+Wanted = tuple[str, int, list[str] | Literal[False]]
+"""An ask: the type, slots, and queues or False for all."""
 Part = tuple[list[object], list[bytes]]
 
 _encode = msgpack.Encoder().encode
+
+
+def wanted(asks: Iterable[Ask]) -> list[Wanted]:
+    """Those asks that have room for a job."""
+    return [(ask.type, ask.slots, False if ask.queues is None else sorted(ask.queues)) for ask in asks if ask.slots > 0]
+
+
+def claimed_at_once(asks: Iterable[Wanted]) -> int:
+    """How many jobs a call claims: it looks at each type and queue that is asked for, so more where these are many."""
+    return min(max(ITEMS, sum(len(queues) if queues else 1 for _, _, queues in asks)), _CLAIMED)
 
 
 class _Cutter:

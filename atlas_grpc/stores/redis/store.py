@@ -251,7 +251,7 @@ class RedisStore(Store):
         origin = self._link.origin
         now = self.now()
         head = (origin, self._limits.feed_length, session, worker, now)
-        answers = await self._claim(head, [_wanted(ask, ask.slots) for ask in asks if ask.slots > 0], limit)
+        answers = await self._claim(head, batches.wanted(asks), limit)
         taken = await self._taken(answers, session, worker, now)
         for answer in answers:
             self._link.wrote(answer[0], origin)
@@ -278,17 +278,18 @@ class RedisStore(Store):
             taken[job_id] = job if job is not None and lifecycle.holds(job, fences[job_id]) else None
         return [job for job in taken.values() if job is not None]
 
-    async def _claim(self, head: tuple[object, ...], wanted: list[_Wanted], limit: int) -> list[Any]:
+    async def _claim(self, head: tuple[object, ...], wanted: list[batches.Wanted], limit: int) -> list[Any]:
+        most = batches.claimed_at_once(wanted)
         if len(wanted) == 1:
             job_type, slots, queues = wanted[0]
             room = min(limit, slots)
-            sizes = [min(batches.ITEMS, room - at) for at in range(0, room, batches.ITEMS)]
+            sizes = [min(most, room - at) for at in range(0, room, most)]
             return await self._link.run_all(
                 "claim", [((*head, size, ((job_type, size, queues),)), ()) for size in sizes]
             )
         answers: list[Any] = []
         while wanted and limit > 0:
-            size = min(batches.ITEMS, limit)
+            size = min(most, limit)
             answer = await self._link.run("claim", (*head, size, wanted))
             answers.append(answer)
             taken = (len(answer) - 3) // 2
@@ -442,12 +443,7 @@ class RedisStore(Store):
                 self._listener.on_ready()
 
 
-_Wanted = tuple[str, int, list[str] | bool]
 _NOT_KEPT = "changes after this position are no longer kept"
-
-
-def _wanted(ask: Ask, slots: int) -> _Wanted:
-    return ask.type, slots, False if ask.queues is None else sorted(ask.queues)
 
 
 def _names_of(place: str) -> tuple[str, str]:

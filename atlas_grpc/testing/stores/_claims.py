@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from random import Random
 
 from ... import lifecycle
 from ...model import SECOND, Ask, Job, LogLine, Severity, State, Succeeded, Update
@@ -78,6 +79,30 @@ async def the_best_of_all_asks_come_first(kit: Kit) -> None:
     await kit.session()
     taken = await kit.claim(4, asks=[Ask("a", 10), Ask("b", 10)])
     equal(ids(taken), ids([*high, low[0]]), "priority decides before the order of asks")
+
+
+@check()
+async def jobs_of_many_asks_come_in_order(kit: Kit) -> None:
+    """However many types and queues are asked for, the best jobs of all come first."""
+    rng = Random(1)
+    types = [f"type-{number}" for number in range(40)]
+    jobs = [
+        kit.job(
+            type=rng.choice(types),
+            queue=rng.choice("abc"),
+            priority=rng.choice((0, 0, 0, 3)),
+            since=-rng.randrange(200),
+        )
+        for _ in range(400)
+    ]
+    await kit.insert(*jobs)
+    await kit.session()
+    best = sorted(jobs, key=lambda job: (-job.spec.priority, job.next_start, job.id))
+    asks = [Ask(name, 1_000, frozenset("ac")) for name in types]
+    taken = await kit.claim(150, asks=asks) + await kit.claim(1, asks=asks) + await kit.claim(1_000, asks=asks)
+    equal(ids(taken), [job.id for job in best if job.spec.queue != "b"], "the order of claims of two queues")
+    taken = await kit.claim(1_000, asks=[Ask(name, 1_000) for name in types])
+    equal(ids(taken), [job.id for job in best if job.spec.queue == "b"], "the order of the rest")
 
 
 @check()

@@ -164,7 +164,9 @@ class _Claims(MemoryStore):
         return job.spec.type == ask.type and (ask.queues is None or job.spec.queue in ask.queues)
 
 
-@seen_by("claims_go_by_priority_then_by_readiness", "the_best_of_all_asks_come_first")
+@seen_by(
+    "claims_go_by_priority_then_by_readiness", "the_best_of_all_asks_come_first", "jobs_of_many_asks_come_in_order"
+)
 class PriorityIsIgnored(_Claims):
     def better(self, job: Job) -> Any:
         return (job.next_start, job.id)

@@ -39,6 +39,8 @@ for ask, of in ipairs(asks) do
   slots[ask] = of[2]
 end
 
+local shortest = 16
+
 -- The first entry of a line that no other line has given yet: a page at a time, so that many lines cost little each.
 local function first(line)
   while true do
@@ -47,8 +49,9 @@ local function first(line)
       if line.over then
         return nil
       end
-      line.page = call('ZRANGE', line.key, line.read, line.read + 15, 'WITHSCORES')
-      line.at, line.read, line.over = 1, line.read + 16, #line.page < 32
+      local length = line.length or shortest
+      line.page = call('ZRANGE', line.key, line.read, line.read + length - 1, 'WITHSCORES')
+      line.at, line.read, line.length, line.over = 1, line.read + length, 16, #line.page < 2 * length
     elseif seen[id] then
       line.at = line.at + 2
     else
@@ -57,26 +60,68 @@ local function first(line)
   end
 end
 
+-- A heap of lines by their first entries: what a job costs hardly grows with how many types and queues are asked for.
+local heap, count = {}, 0
+
+local function before(a, b)
+  return a.since < b.since or (a.since == b.since and a.id < b.id)
+end
+
+local function push(line)
+  line.id, line.since = first(line)
+  if not line.id then
+    return
+  end
+  count = count + 1
+  local at = count
+  while at > 1 do
+    local above = (at - at % 2) / 2
+    if not before(line, heap[above]) then
+      break
+    end
+    heap[at], at = heap[above], above
+  end
+  heap[at] = line
+end
+
+local function pop()
+  local top, last = heap[1], heap[count]
+  heap[count], count = nil, count - 1
+  local at = 1
+  while 2 * at <= count do
+    local below = 2 * at
+    if below < count and before(heap[below + 1], heap[below]) then
+      below = below + 1
+    end
+    if not before(heap[below], last) then
+      break
+    end
+    heap[at], at = heap[below], below
+  end
+  if count > 0 then
+    heap[at] = last
+  end
+  return top
+end
+
 -- Picks from several lines of one priority, longest ready first.
 local function pick_from(lines, from, to, picked, of)
-  while #picked < limit do
-    local best, best_id, best_since
-    for i = from, to do
-      local line = lines[i]
-      if slots[line.ask] > 0 then
-        local id, since = first(line)
-        if id and (not best or since < best_since or (since == best_since and id < best_id)) then
-          best, best_id, best_since = line, id, since
-        end
-      end
-    end
-    if not best then
-      return
-    end
-    seen[best_id] = true
-    slots[best.ask] = slots[best.ask] - 1
-    picked[#picked + 1], of[#of + 1] = best_id, best
+  shortest = math.min(16, math.ceil(limit / (to - from + 1)) + 1)
+  for i = from, to do
+    push(lines[i])
   end
+  while count > 0 and #picked < limit do
+    local line = pop()
+    if slots[line.ask] > 0 then
+      if not seen[line.id] then
+        seen[line.id] = true
+        slots[line.ask] = slots[line.ask] - 1
+        picked[#picked + 1], of[#of + 1] = line.id, line
+      end
+      push(line)
+    end
+  end
+  heap, count = {}, 0
 end
 
 local function pick()
