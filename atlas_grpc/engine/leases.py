@@ -29,6 +29,7 @@ from .. import lifecycle
 from ..errors import SessionEnded
 from ..model import Assignment, Job, Released, State, Succeeded, patiently
 from .announced import SessionInfo, encode_session
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..model import Ask, AtOnce, JobSpec, Report, Room, TypeInfo, Update
     from .announced import Serving
     from .core import Core
+    from .turns import Key
 
 _HELD_BATCH = 500
 
@@ -62,13 +64,10 @@ class WorkerSession:
         self.info = b""
         """What the store keeps of it, for all servers."""
         self.in_hand: dict[str, Job] = {}
-        self._ready = False
-        """There may be something to claim."""
         self._woken = asyncio.Event()
+        self.tried = 0
         self.over = False
         """Whether there is nothing more to get from it."""
-        self._dry: set[tuple[str, frozenset[str] | None]] = set()
-        """What the latest claim left nothing of, while nothing became ready since."""
         self._unanswered: list[tuple[int, int]] = []
         """From when to when, on the store's clock, claims were not answered: they may have happened."""
         self._look_at = 0
@@ -85,6 +84,7 @@ class WorkerSession:
         await self._introduce(worker, types, slots, on_stop)
         self.id = self._core.new_id(self._core.store.now())
         await self._core.store.open_session(self.id, self._leases.ttl, self.info)
+        self._leases.note_kept([self.id])
         self._leases.sessions[self.id] = self
 
     async def _introduce(
@@ -105,24 +105,29 @@ class WorkerSession:
             return await self._lease(room, at_once, patience)
         finally:
             self._leasing = False
+            self._leases.turns.leave(self)
 
     async def _lease(self, room: Room, at_once: AtOnce, patience: float | None) -> list[Assignment]:
+        turns = self._leases.turns
         until = None if patience is None else self._core.clock.monotonic() + patience
         while True:
             self._woken.clear()
             await self._look_for_strays()
             asks, limit = room()
+            keys = frozenset((ask.type, ask.queues) for ask in asks)
             now = at_once()  # then not hints count, but what the store says
-            if asks and (now or self._ready or not self._dry.issuperset((ask.type, ask.queues) for ask in asks)):
-                jobs = await self._claim_safely(asks, limit)
+            looked = bool(asks) and (now or turns.may_find(self, keys))
+            if looked:
+                jobs = await self._claim_safely(asks, limit, keys)
                 if jobs:
                     return [_assignment(job) for job in jobs]
             if self.over:
                 raise SessionEnded.of(self.id)
-            if now:
-                if await self._was_alive():
-                    return []
+            if now and await self._was_alive():
+                return []
+            if now or looked:
                 continue
+            turns.wait(self, keys)
             if until is None:
                 await self._woken.wait()
             elif not await self._woken_before(until):
@@ -134,6 +139,8 @@ class WorkerSession:
         (alive,) = await self._core.store.renew([self.id], self._leases.ttl)
         if not alive and not self.over:
             await self._core.store.open_session(self.id, self._leases.ttl, self.info)
+            self._leases.wake()
+        self._leases.note_kept([self.id])
         return alive
 
     async def _woken_before(self, until: float) -> bool:
@@ -152,28 +159,40 @@ class WorkerSession:
     def more_room(self) -> None:
         self._woken.set()
 
-    def wake(self) -> None:
-        """Jobs became ready, or the session has ended."""
-        self._ready = True
+    def call(self) -> None:
         self._woken.set()
 
-    async def _claim_safely(self, asks: Sequence[Ask], limit: int) -> list[Job]:
+    def wake(self) -> None:
+        """The session has ended."""
+        self._woken.set()
+
+    async def _claim_safely(self, asks: Sequence[Ask], limit: int, keys: frozenset[Key]) -> list[Job]:
         """A claim whose jobs are given back when the caller is cancelled before it gets them."""
-        self._ready = False
-        self._dry.clear()
         if self._core.store.instant:
+            return await self._look(asks, limit, keys)
+        claim = asyncio.ensure_future(self._look(asks, limit, keys))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            _ = self._core.spawn(self._give_back(claim))
+            raise
+
+    async def _look(self, asks: Sequence[Ask], limit: int, keys: frozenset[Key]) -> list[Job]:
+        turns = self._leases.turns
+        version = turns.begin(self)
+        nothing_left: Collection[Key] = ()
+        full = False
+        try:
             jobs = await self._claim(asks, limit)
-        else:
-            claim = asyncio.ensure_future(self._claim(asks, limit))
-            try:
-                jobs = await asyncio.shield(claim)
-            except asyncio.CancelledError:
-                _ = self._core.spawn(self._give_back(claim))
-                raise
-        if len(jobs) < limit and not self._ready:
-            taken = Counter(job.spec.type for job in jobs)
-            self._dry = {(ask.type, ask.queues) for ask in asks if taken[ask.type] < ask.slots}
-        return jobs
+            full = len(jobs) >= limit
+            if not jobs and not self._leases.is_surely_kept(self.id):
+                self.tried = version
+            elif not full:
+                taken = Counter(job.spec.type for job in jobs)
+                nothing_left = {(ask.type, ask.queues) for ask in asks if taken[ask.type] < ask.slots}
+            return jobs
+        finally:
+            turns.end(version, keys, nothing_left, full=full)
 
     async def _claim(self, asks: Sequence[Ask], limit: int) -> list[Job]:
         began = self._core.store.now()
@@ -287,14 +306,14 @@ class Leases:
         self.ttl = ttl
         self.sessions: dict[str, WorkerSession] = {}
         self.kept: dict[str, int] = {}
-        """Up to when sessions of workers elsewhere were kept by this server."""
+        """Up to when sessions were kept by this server."""
+        self.turns = Turns()
         self._doubtful: set[str] = set()
         self._checking = False
 
     def wake(self) -> None:
         """Jobs became ready."""
-        for session in self.sessions.values():
-            session.wake()
+        self.turns.ready()
 
     async def capacity(self, spec: JobSpec) -> tuple[int, int]:
         """Slots of the live sessions of all servers that serve a job's type and queue, and how many are busy."""
@@ -388,15 +407,19 @@ class Leases:
             session = self.sessions.get(session_id)
             if session is not None and not alive:
                 await self.core.store.open_session(session_id, self.ttl, session.info)
-                # What an expired one asked for meanwhile was answered with nothing, whatever there was.
-                session.wake()
+                self.wake()  # what it asked for meanwhile was answered with nothing, whatever there was
+        self.note_kept(ids)
         for session in tuple(self.sessions.values()):
             await session.renewed()
 
     def note_kept(self, sessions: Iterable[str]) -> None:
-        """These sessions of workers elsewhere were opened or renewed just now."""
+        """These sessions were opened or renewed just now."""
         until = self.core.store.now() + self.ttl
         self.kept.update((session, until) for session in sessions)
+
+    def is_surely_kept(self, session: str) -> bool:
+        """Whether it cannot have expired already: one that has is given nothing, whatever there is."""
+        return self.kept.get(session, 0) - self.core.store.now() > self.ttl // 4
 
     def next_end(self, now: int) -> int | None:
         """When the next of these sessions ends, if its worker is not heard of."""

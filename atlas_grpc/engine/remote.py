@@ -95,12 +95,6 @@ class RemoteSession(WorkerSession):
         # What the worker named is no longer in hand while its outcome is being written.
         return job.fence not in self._named and super()._is_stray(job)
 
-    async def open(
-        self, worker: str, types: Sequence[TypeInfo], slots: int, on_stop: Callable[[str, int, str], None]
-    ) -> None:
-        await super().open(worker, types, slots, on_stop)
-        self._leases.note_kept([self.id])
-
     async def _open_again(self) -> None:
         await self._core.store.open_session(self.id, self._leases.ttl, self.info)
         self._leases.note_kept([self.id])
@@ -110,7 +104,7 @@ class RemoteSession(WorkerSession):
         if not await self._keeper.keep(self.id):
             await self._open_again()
             self._leases.on_news(None)
-            self.wake()
+            self._leases.wake()
 
     async def is_continued(self) -> bool:
         """Whether the worker has opened another stream for the session since, here or elsewhere."""
