@@ -160,10 +160,7 @@ class WorkerSession:
         self._woken.set()
 
     def call(self) -> None:
-        self._woken.set()
-
-    def wake(self) -> None:
-        """The session has ended."""
+        """It is to look whether there are jobs, or whether it has ended."""
         self._woken.set()
 
     async def _claim_safely(self, asks: Sequence[Ask], limit: int, keys: frozenset[Key]) -> list[Job]:
@@ -283,7 +280,7 @@ class WorkerSession:
         await self._core.store.close_session(self.id)
         await self._leases.release_held(self.id)
         self.in_hand.clear()
-        self.wake()
+        self.call()
 
     def stop_if_moved(self, job: Job) -> None:
         """Tells the worker when the job, as it is now, is no longer its to execute."""

@@ -120,7 +120,7 @@ class RemoteSession(WorkerSession):
         jobs = [self._let_go(*one) for one in unacknowledged if one not in self.arrived]
         self.in_hand.clear()
         self.over = True
-        self.wake()
+        self.call()
         await self._leases.release([job for job in jobs if job is not None])
 
 
@@ -201,7 +201,7 @@ class Keeper:
         self._draining = True
         for visit in self._visits:
             visit.over = True
-            visit.wake()
+            visit.call()
 
     async def stops(self, session: str, holding: Collection[tuple[str, int]]) -> list[Stop]:
         """Those of the jobs and tokens that must stop."""

@@ -63,6 +63,7 @@ class Pair:
     """A server, and its worker if there is one apart."""
 
     def __init__(self, bench: WorkerBench, atlas: Atlas, worker: Worker | None, slots: int) -> None:
+        self.target = atlas.target
         self._bench = bench
         self._slots = slots
         pids = {"pid": atlas.pid, "engine": bench.engine.pid, "worker": worker.pid if worker else 0}

@@ -91,6 +91,15 @@ def idle(bench: WorkerBench) -> list[Row]:
     return rows
 
 
+def company(bench: WorkerBench) -> list[Row]:
+    """From a submit to its result while many other workers wait for jobs, beside the same without them."""
+    count = bench.plan.idle[-1]
+    with bench.apart() as alone, bench.apart() as among, Crowd(among.target, count, bench.cpus):
+        answers = bench.rounds("company", {"among": among.run_jobs, "alone": alone.run_jobs})
+    name = f"submit to result, p50, beside {count:,} idle workers"
+    return [row_of(bench.engine.name, name, "/s", answers["among"], answers["alone"]).promote("p50")]
+
+
 def _load(server: Server, seconds: float) -> float:
     before = machine.cpu_seconds(server.pid)
     time.sleep(seconds)
@@ -113,4 +122,5 @@ SECTIONS: dict[str, Callable[[WorkerBench], list[Row]]] = {
     "sleepers": sleepers,
     "latency": latency,
     "idle": idle,
+    "company": company,
 }
