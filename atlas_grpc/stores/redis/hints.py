@@ -93,6 +93,9 @@ class Subscriber:
 
     async def _subscribe(self) -> None:
         connection, server = await connect(self._target, self._name)
+        if self._task is not None and not self._goes_on():  # the task that does has a connection of its own
+            await connection.disconnect(nowait=True)
+            raise gone("another task keeps the subscription")
         self._connection, self._run = connection, server.run
         await connection.send_packed_command(connection.pack_command("SUBSCRIBE", self._channel), check_health=False)
         if await self._read(self._target.options.timeout) is None:
