@@ -146,6 +146,8 @@ class Pool:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._keepers = []
+        for wire in list(self._wires):  # of a keeper that was cancelled before it began
+            await self._drop(wire)
 
     @property
     def size(self) -> int:

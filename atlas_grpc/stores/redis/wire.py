@@ -80,10 +80,12 @@ class Wire:
                 future.set_result(self.reason)
 
     async def close(self) -> None:
-        """Ends the wire and waits until its connection is closed."""
+        """Ends the wire and waits until its connection is closed, which it is also when that is cancelled."""
         self.break_off("it was closed")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._connection.disconnect(nowait=True)
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            await self._connection.disconnect(nowait=True)
 
     def _check(self) -> None:
         """The time limit of all calls: the oldest has waited longest."""
