@@ -27,8 +27,9 @@ from .batch import GroupCommit
 from .core import Core
 from .explain import Explanation, explain
 from .hub import Hub
-from .leases import Leases, WorkerSession
+from .leases import Leases
 from .logs import LogPage, LogWatch, Wanted, read_page
+from .session import WorkerSession
 from .submit import Catalog, Submission, build, reused, type_of
 from .sweeper import Sweeper
 from .tokens import FeedToken, JobToken, LogToken, PageToken, decode, encode

@@ -22,7 +22,7 @@ from ..errors import ServerDraining, SessionEnded
 from ..model import Report, State
 from .announced import decode_session
 from .batch import GroupCommit
-from .leases import STOP_CANCELLED, STOP_LOST, WorkerSession
+from .session import STOP_CANCELLED, STOP_LOST, WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -72,13 +72,14 @@ class RemoteSession(WorkerSession):
         if isinstance(before, RemoteSession):
             before.arrived = frozenset(holding)
             before.superseded()
+            self._leases.let_go(before, before.in_hand)  # the worker hears of them by this stream
         await self._introduce(worker, types, slots, on_stop)
         self.id = session
         await self._open_again()
         self._leases.sessions[session] = self
         held = {(job.spec.id, job.fence): job for job in await self._core.store.held(session, _HELD)}
         mine = set(holding)
-        self.in_hand.update((job.spec.id, job) for key, job in held.items() if key in mine)
+        self._take([job for key, job in held.items() if key in mine])
         for job_id, fence in mine - held.keys():
             on_stop(job_id, fence, STOP_LOST)
         for job in self.in_hand.values():
@@ -118,7 +119,7 @@ class RemoteSession(WorkerSession):
         if self._leases.sessions.get(self.id) is self:
             del self._leases.sessions[self.id]
         jobs = [self._let_go(*one) for one in unacknowledged if one not in self.arrived]
-        self.in_hand.clear()
+        self.let_all_go()
         self.over = True
         self.call()
         await self._leases.release([job for job in jobs if job is not None])
@@ -190,6 +191,7 @@ class Keeper:
         finally:
             self._visits.discard(visit)
             self._leases.sessions.pop(key, None)
+            visit.let_all_go()
 
     async def _give_others_back(self, session: str, holding: Collection[tuple[str, int]]) -> None:
         mine = set(holding)

@@ -212,6 +212,7 @@ async def test_the_books_balance(slow: bool):
                 if job.state is State.SUCCESS:
                     assert story.accepted[job_id, job.run] == [job.result]
             assert not any(one.in_hand for engine in world.engines for one in engine.leases.sessions.values()), seed
+            assert not any(engine.leases.holders for engine in world.engines), seed
             counts = await world.memory.counts()
             assert (counts.states[State.RUNNING], counts.queues) == (0, ())
     assert ended == {State.SUCCESS, State.FAILED, State.CANCELLED}
