@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .bench import BATCH
+from .bench import BATCH, interleave, row_of
 from .report import Figure, Row
 from .servers import SLOTS
 
@@ -158,7 +158,23 @@ def watching(bench: Bench) -> list[Row]:
             )
             row.more["transitions"] = Figure("/s", transitions)
             rows.append(row)
+        rows.append(_followed(bench, atlas))
     return rows
+
+
+def _followed(bench: Bench, atlas: Server) -> Row:
+    """Jobs executed while many follow all of them; here one follower is the baseline."""
+    plan = bench.plan
+    many = plan.watchers[1]
+    jobs = plan.queued // 10
+
+    def measure(followers: int) -> Answer:
+        return bench.clients.call("follow", target=atlas.target, followers=followers, jobs=max(500, jobs // 500 * 500))
+
+    name = f"jobs executed and told to {many:,} followers of all jobs"
+    rounds = min(3, plan.rounds)
+    sides = interleave({"baseline": partial(measure, 1), "atlas": partial(measure, many)}, rounds)
+    return row_of("watch", name, "jobs/s", sides["atlas"], sides["baseline"])
 
 
 def memory(bench: Bench) -> list[Row]:

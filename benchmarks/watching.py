@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20)]
 _STREAMS_EACH = 500
 """How many streams share a connection."""
+_SUBMITTED_AT_ONCE = 500
+
+
+class _Counts(dict[bytes, int]):
+    """How many jobs a message of WatchJobs tells; many are told the same."""
+
+    def __missing__(self, message: bytes) -> int:
+        self[message] = len(pb.WatchJobsResponse.FromString(message).jobs)
+        return self[message]
 
 
 class Watching:
@@ -76,6 +86,30 @@ class Watching:
         else:
             await self.unary_call(target, wire.PACE)(b"")
         return {**meter.answer(after - before, meter.took, []), "transitions": steps / meter.took}
+
+    async def follow(self, target: str, followers: int, jobs: int) -> Answer:
+        """Submits no-op jobs while so many follow all that end: until each of them has seen each end."""
+        request = pb.WatchJobsRequest(filter=pb.JobFilter(states=[pb.Job.SUCCESS]), skip_snapshot=True)
+        body, known = request.SerializeToString(), _Counts()
+        numbers = range(followers)
+        streams = [self.stream_call(target, wire.WATCH_MANY, 1 + number // _STREAMS_EACH)(body) for number in numbers]
+        await asyncio.gather(*(stream.read() for stream in streams))
+
+        async def read(stream: Any) -> None:
+            left = jobs
+            while left > 0:
+                left -= known[await stream.read()]
+
+        start = time.perf_counter()
+        tasks = [asyncio.ensure_future(read(stream)) for stream in streams]
+        submit, batches = self.unary_call(target, wire.SUBMIT_MANY), wire.batches("noop", _SUBMITTED_AT_ONCE)
+        for _ in range(0, jobs, _SUBMITTED_AT_ONCE):
+            await submit(next(batches))
+        await asyncio.gather(*tasks)
+        took = time.perf_counter() - start
+        for stream in streams:
+            stream.cancel()
+        return {"rate": jobs / took, "latencies": []}
 
     async def open_idle(self, target: str, job_ids: list[str]) -> Answer:
         """Opens a watch of each job and keeps it."""

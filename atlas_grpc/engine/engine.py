@@ -392,14 +392,4 @@ def _not_terminal(job: Job) -> JobNotTerminal:
 
 
 def _digest(where: Filter) -> bytes:
-    parts = (
-        where.namespace,
-        sorted(where.ids),
-        sorted(where.states),
-        sorted(where.types),
-        sorted(where.queues),
-        sorted(where.labels.items()),
-        where.created_from,
-        where.created_before,
-    )
-    return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=8).digest()
+    return hashlib.blake2b(where.key(), digest_size=8).digest()

@@ -10,12 +10,13 @@ operation as going on; 1,000 watchers of one job share one record and, at the wa
 - `JobWatch` follows one job, `LogWatch` its log alone. The hub keeps a topic per watched job with its latest record and
   output. What this server writes reaches the topics as it is; of what others wrote it is told the ids, and one pump
   reads these jobs. Topics take a record only for a newer one, and wake their watchers.
-- `JobsWatch` follows a filter. It pulls from the feed by its own cursor. Its snapshot is taken after the cursor, and
+- `JobsWatch` follows a filter. It pulls from the feed by its own cursor, in stretches that are read, matched and
+  encoded once for all who stand at the same place with the same filter. Its snapshot is taken after the cursor, and
   what the snapshot already held is dropped from what follows.
 
 Prior art: etcd's revisions and progress notices (a position is a number that everybody understands), the Kubernetes
 list + watch pair and its bookmark, Armada's replay-then-follow. Cost: a change is looked at once by the pump and once
-by each `JobsWatch`. Open: with many filtered watchers of a busy namespace, their filters could share one pass.
+for each filter that is followed in its namespace.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import JobNotFound
 from ..observe.logs import get_logger
+from .feed import Feed
 from .logs import LogWatch
 from .watches import RETRY_AFTER, JobsWatch, JobWatch, Signal, Topic, TopicWatch, check_resumable
 
@@ -50,6 +52,7 @@ class Hub:
         self.store = store
         self.draining = False
         self.clock = clock
+        self.feed = Feed(store)
         self._heartbeat = heartbeat
         self._topics: dict[str, Topic] = {}
         self._followers: set[JobsWatch] = set()
@@ -128,6 +131,7 @@ class Hub:
         return [job_id for job_id in ids if job_id in self._topics]
 
     def _wake_followers(self) -> None:
+        self.feed.news()
         for watch in self._followers:
             watch.signal.set()
 
@@ -267,6 +271,7 @@ class Hub:
         while True:
             await self.clock.sleep(self._heartbeat / _BEAT_CHECKS)
             latest = self.clock.monotonic() - self._heartbeat * (1 - 1 / _BEAT_CHECKS)
+            self.feed.news()  # in case that somebody said nothing of some
             for watch in self._all():
                 if watch.spoke <= latest:
                     watch.beat_due = True

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import JobNotFound, ResumeTokenExpired, ServerDraining, WatchTooSlow
 from ..model import Job, LogLine, Progress, Record, Transition
 from ..stores.base import Filter, Output
+from .feed import JobsUpdate, update_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ..stores.base import Change
+    from .feed import Stretch
     from .hub import Hub
 
 T = TypeVar("T")
 
-_FEED_BATCH = 1_000
 _PAGE = 250
 LOG_BATCH = 200
 """Log lines that are read at a time."""
@@ -79,18 +79,6 @@ class JobUpdate(Record, frozen=True):
     @property
     def heartbeat(self) -> bool:
         return self.job is None and self.progress is None and not self.logs and not self.dropped_logs
-
-
-class JobsUpdate(Record, frozen=True):
-    """What a watcher of many jobs is told next."""
-
-    jobs: tuple[Job, ...]
-    deleted: tuple[str, ...]
-    synced: bool
-    cursor: int | None
-    """None until the snapshot is complete."""
-    final: bool = False
-    heartbeat: bool = False
 
 
 class Topic:
@@ -237,7 +225,10 @@ class JobsWatch(Watch):
         self._after: str | None = None
         self._since = hub.store.now()
         self._seen: dict[str, int] = {}
+        """What the snapshot held, which the feed, from before it, is going to tell again."""
         self._open_ids: set[str] | None = set(where.ids) if where.ids else None
+        """Those of the jobs that were asked for by id that may still change."""
+        self._key = b"" if where.ids else where.key()
 
     async def next(self) -> JobsUpdate:
         """The next message. Raises WatchTooSlow when the feed no longer reaches back to where the reader is."""
@@ -250,22 +241,23 @@ class JobsWatch(Watch):
             await self._wait()
             if self._take_beat():
                 self.spoke = self.hub.clock.monotonic()
-                return await self._news() or JobsUpdate((), (), False, self._cursor, heartbeat=True)
+                return await self._news() or JobsUpdate((), (), (), False, self._cursor, self._cursor, heartbeat=True)
 
     async def _next_page(self) -> JobsUpdate:
+        store = self.hub.store
         everything = self._where if self._open_ids is None else Filter(self._where.namespace, self._where.ids)
-        page = await self.hub.store.find(everything, self._after, _PAGE)
+        page = await store.find(everything, self._after, _PAGE)
         for job in page.jobs:
             self._settle(job.spec.id, job)
             if job.update_time >= self._since:
                 self._seen[job.spec.id] = job.version
-        jobs = tuple(job for job in page.jobs if self._where.matches(job.spec, job.state))
+        jobs = [job for job in page.jobs if self._where.matches(job.spec, job.state)]
         self._after = page.after
         if page.after is not None:
-            return JobsUpdate(jobs, (), False, None)
+            return await update_of(store, jobs, (), None, None)
         self._synced = True
         deleted = await self._missing()
-        return JobsUpdate(jobs, deleted, True, self._cursor, self._is_over())
+        return await update_of(store, jobs, deleted, None, self._cursor, synced=True, final=self._is_over())
 
     async def _skip_snapshot(self) -> JobsUpdate:
         self._synced = True
@@ -274,7 +266,7 @@ class JobsWatch(Watch):
             for job_id, job in zip(names, await self.hub.store.get(names), strict=True):
                 self._settle(job_id, job if job is not None and job.spec.namespace == self._where.namespace else None)
         # What a resumed reader has not seen yet must still be told before the end.
-        return JobsUpdate((), (), True, self._cursor)
+        return JobsUpdate((), (), (), True, self._cursor, self._cursor)
 
     async def _missing(self) -> tuple[str, ...]:
         if not self._open_ids:
@@ -290,38 +282,35 @@ class JobsWatch(Watch):
     async def _news(self) -> JobsUpdate | None:
         while True:
             try:
-                changes, cursor = await self.hub.store.changes(self._cursor, _FEED_BATCH)
+                stretch = await self.hub.feed.after(self._cursor)
             except ResumeTokenExpired:
                 msg = "the reader fell behind the changes that are kept"
                 raise WatchTooSlow(msg, retry_after=RETRY_AFTER) from None
-            moved = cursor > self._cursor
-            self._cursor = cursor
-            jobs, deleted = self._matching(changes)
-            caught_up = cursor >= await self.hub.store.head()
-            if caught_up:
-                self._seen.clear()
-            over = caught_up and self._is_over()
-            if jobs or deleted or over:
+            self._cursor = stretch.end
+            alone = self._seen or self._open_ids is not None
+            update = await (self._told_alone(stretch) if alone else stretch.told(self._where, self._key))
+            if update is not None:
                 self.spoke = self.hub.clock.monotonic()
-                return JobsUpdate(jobs, deleted, False, cursor, over)
-            if not moved:
+                return update
+            if stretch.end == stretch.since:
                 return None
             await asyncio.sleep(0)
 
-    def _matching(self, changes: Sequence[Change]) -> tuple[tuple[Job, ...], tuple[str, ...]]:
-        jobs: list[Job] = []
-        deleted: list[str] = []
-        for change in changes:
-            job = change.job
-            if change.spec.namespace == self._where.namespace:
-                self._settle(change.spec.id, job)
-            if not self._where.matches(change.spec, None):
-                continue
-            if job is None:
-                deleted.append(change.spec.id)
-            elif self._seen.get(change.spec.id, 0) < job.version and self._where.matches(change.spec, job.state):
-                jobs.append(job)
-        return tuple(jobs), tuple(deleted)
+    async def _told_alone(self, stretch: Stretch) -> JobsUpdate | None:
+        """What this watch, and no other, is told of a stretch."""
+        store = self.hub.store
+        for change in stretch.of(self._where.namespace):
+            self._settle(change.spec.id, change.job)
+        jobs, deleted = stretch.matching(self._where, self._seen)
+        over = False
+        if self._seen or self._is_over():
+            caught_up = stretch.end >= await store.head()
+            over = caught_up and self._is_over()
+            if caught_up:
+                self._seen.clear()
+        if not (jobs or deleted or over):
+            return None
+        return await update_of(store, jobs, deleted, stretch.since, stretch.end, final=over)
 
     def _settle(self, job_id: str, job: Job | None) -> None:
         if self._open_ids is not None and (job is None or job.state.terminal):

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from ..engine.engine import Submitted
     from ..engine.explain import Explanation
+    from ..engine.feed import JobsUpdate
     from ..engine.logs import LogPage, LogUpdate
-    from ..engine.watches import JobsUpdate, JobUpdate
+    from ..engine.watches import JobUpdate
     from ..model import AttemptView, Failure, LogLine, RetryPolicy, Transition, TypeInfo
     from ..retry import PlannedAttempt
 
@@ -347,12 +348,12 @@ def log_update(update: LogUpdate, token: str) -> pb.TailJobLogsResponse:
     return message
 
 
-def jobs_update(update: JobsUpdate, progress: Sequence[Progress | None], token: str) -> pb.WatchJobsResponse:
+def jobs_update(update: JobsUpdate, token: str) -> pb.WatchJobsResponse:
     """A message of WatchJobs."""
     message = pb.WatchJobsResponse(
         deleted_ids=update.deleted, synced=update.synced, resume_token=token, heartbeat=update.heartbeat
     )
-    for record, shown in zip(update.jobs, progress, strict=True):
+    for record, shown in zip(update.jobs, update.progress, strict=True):
         fill_job(message.jobs.add(), record, shown)
     return message
 

@@ -207,15 +207,18 @@ class JobService:
     async def watch_many(self, call: Call, request: pb.WatchJobsRequest, write: Write) -> None:
         where = convert.job_filter(request.filter, call.namespace)
         watch = await self._engine.watch_many(where, request.resume_token, snapshot=not request.skip_snapshot)
-        before = request.resume_token
         try:
             while True:
                 update = await watch.next()
-                progress = [output.progress for output in await self._engine.outputs(update.jobs)]
-                token = "" if update.cursor is None else self._engine.feed_token(where, update.cursor)
-                for part in _parts(convert.jobs_update(update, progress, token), before):
-                    await write(part.SerializeToString())
-                before = token
+                if not update.encoded:
+                    before, token = (
+                        "" if cursor is None else self._engine.feed_token(where, cursor)
+                        for cursor in (update.since, update.cursor)
+                    )
+                    parts = _parts(convert.jobs_update(update, token), before)
+                    update.encoded.extend(part.SerializeToString() for part in parts)
+                for data in update.encoded:
+                    await write(data)
                 if update.final:
                     return
         finally:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from msgspec import msgpack
+
 from ..errors import FailedPrecondition
 from ..model import JobSpec, LogLine, Progress, Record, State
 
@@ -72,6 +74,20 @@ class Filter(Record, frozen=True):
         if self.created_from is not None and spec.create_time < self.created_from:
             return False
         return self.created_before is None or spec.create_time < self.created_before
+
+    def key(self) -> bytes:
+        """The same for filters that mean the same, and only for them."""
+        parts = (
+            self.namespace,
+            sorted(self.ids),
+            sorted(self.states),
+            sorted(self.types),
+            sorted(self.queues),
+            sorted(self.labels.items()),
+            self.created_from,
+            self.created_before,
+        )
+        return msgpack.encode(parts)
 
 
 class Page(Record, frozen=True):

@@ -20,7 +20,8 @@ from tests.unit.engine.world import NS, Worker, World, a_world, boom, collect
 
 if TYPE_CHECKING:
     from atlas_grpc.engine.engine import Engine
-    from atlas_grpc.engine.watches import JobsUpdate, JobsWatch
+    from atlas_grpc.engine.feed import JobsUpdate
+    from atlas_grpc.engine.watches import JobsWatch
     from atlas_grpc.model import Job
 
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a snapshot takes several messages, and the feed several reads."""
     monkeypatch.setattr("atlas_grpc.engine.watches._PAGE", 3)
-    monkeypatch.setattr("atlas_grpc.engine.watches._FEED_BATCH", 4)
+    monkeypatch.setattr("atlas_grpc.engine.feed._BATCH", 4)
 
 
 class View:
@@ -123,39 +124,49 @@ FILTERS = (
 
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32), slow=st.booleans(), engines=st.integers(1, 2), where=st.sampled_from(FILTERS))
-async def test_the_view_of_a_client_ends_as_the_truth(seed: int, slow: bool, engines: int, where: Filter):
+@given(
+    seed=st.integers(0, 2**32),
+    slow=st.booleans(),
+    engines=st.integers(1, 2),
+    wheres=st.lists(st.sampled_from(FILTERS), min_size=1, max_size=4),
+)
+async def test_the_view_of_a_client_ends_as_the_truth(seed: int, slow: bool, engines: int, wheres: list[Filter]):
     rng = random.Random(seed)
     async with a_world(seed, slow=slow, engines=engines) as world:
         workers = [await world.worker(f"w{n}", world.engines[n % engines]) for n in range(2)]
         held: list[Any] = []
         for _ in range(rng.randrange(40)):
             await stir(world, rng, workers, held)
-        view = View(where)
 
         async def storm() -> None:
             for _ in range(rng.randrange(80)):
                 await stir(world, rng, workers, held)
 
         storming = asyncio.ensure_future(storm())
-        while not storming.done():
-            reading = asyncio.ensure_future(view.follow(rng.choice(world.engines), rng.randrange(1, 9)))
-            for _ in range(rng.randrange(100)):
-                await asyncio.sleep(0)
-                if reading.done():
-                    break
-            reading.cancel()
-            (ended,) = await asyncio.gather(reading, return_exceptions=True)
-            assert ended is None or isinstance(ended, asyncio.CancelledError), ended
-        await storming
-        reading = asyncio.ensure_future(view.follow(rng.choice(world.engines)))
+
+        async def client(view: View) -> None:
+            while not storming.done():
+                reading = asyncio.ensure_future(view.follow(rng.choice(world.engines), rng.randrange(1, 9)))
+                for _ in range(rng.randrange(100)):
+                    await asyncio.sleep(0)
+                    if reading.done():
+                        break
+                reading.cancel()
+                (ended,) = await asyncio.gather(reading, return_exceptions=True)
+                assert ended is None or isinstance(ended, asyncio.CancelledError), ended
+
+        views = [View(where) for where in wheres]
+        await asyncio.gather(storming, *map(client, views))
+        readings = [asyncio.ensure_future(view.follow(rng.choice(world.engines))) for view in views]
         for _ in range(30):
             await world.clock.settle()
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        assert view.synced
-        truth = {job.id: job for job in world.memory._jobs.values() if where.matches(job.spec, job.state)}
-        assert view.jobs == truth
+        for reading in readings:
+            reading.cancel()
+        await asyncio.gather(*readings, return_exceptions=True)
+        for view in views:
+            assert view.synced
+            jobs = world.memory._jobs.values()
+            assert view.jobs == {job.id: job for job in jobs if view.where.matches(job.spec, job.state)}
 
 
 async def test_the_snapshot_then_the_changes(world: World):
