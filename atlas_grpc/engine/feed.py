@@ -95,7 +95,7 @@ class Stretch:
         if key not in self._told:
             jobs, deleted = self.matching(where, {})
             making = update_of(self._store, jobs, deleted, self.since, self.end) if jobs or deleted else None
-            self._told[key] = None if making is None else _started(making)
+            self._told[key] = None if making is None else started(making)
         task = self._told[key]
         try:
             return None if task is None else await asyncio.shield(task)
@@ -133,7 +133,7 @@ class Feed:
         if kept is not None:
             return kept
         if cursor not in self._reading:
-            self._reading[cursor] = _started(self._read(cursor))
+            self._reading[cursor] = started(self._read(cursor))
         return await asyncio.shield(self._reading[cursor])
 
     async def _read(self, cursor: int) -> Stretch:
@@ -157,13 +157,13 @@ class Feed:
         return stretch
 
 
-def _started(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+def started(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+    """Work that several wait for, each with a shield. Its failure is that of those who still do, if any."""
     task = asyncio.ensure_future(work)
     task.add_done_callback(_heed)
     return task
 
 
 def _heed(task: asyncio.Task[T]) -> None:
-    """All who waited for it may have gone: then its failure is nobody's."""
     if not task.cancelled():
         task.exception()

@@ -250,9 +250,8 @@ class Hub:
 
     @staticmethod
     def _renew_output(topic: Topic, output: Output) -> None:
-        if _age(output) >= _age(topic.output):
-            topic.output = output
-            topic.encoded.clear()
+        if output != topic.output and _age(output) >= _age(topic.output):
+            topic.take_output(output)
 
     @staticmethod
     def _renew(topic: Topic, job: Job | None) -> bool:
@@ -262,8 +261,7 @@ class Hub:
                 return False
         elif topic.job is not None and topic.job.version >= job.version:
             return False
-        topic.job = job
-        topic.encoded.clear()
+        topic.take(job)
         return True
 
     async def _beat(self) -> None:

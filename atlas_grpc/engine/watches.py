@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 from ..errors import JobNotFound, ResumeTokenExpired, ServerDraining, WatchTooSlow
 from ..model import Job, LogLine, Progress, Record, Transition
 from ..stores.base import Filter, Output
-from .feed import JobsUpdate, update_of
+from .feed import JobsUpdate, started, update_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ..stores.base import Store
     from .feed import Stretch
     from .hub import Hub
 
@@ -25,6 +26,8 @@ LOG_CHARACTERS = 256 * 1024
 """Characters of log lines in one message."""
 RETRY_AFTER = 1.0
 _NO_OUTPUT = Output()
+_SHARED = 16
+"""Messages, and reads of log lines, that a topic keeps for others; most are at the same place."""
 
 
 class Signal:
@@ -71,10 +74,10 @@ class JobUpdate(Record, frozen=True):
     """When `version` was made."""
 
     @property
-    def place(self) -> tuple[int, int, int, int, bool]:
-        """What distinguishes an update without log lines from others of the same job, record and output."""
+    def place(self) -> tuple[int, int, int, int, int, int, bool]:
+        """What distinguishes an update from others of the same job, record and output."""
         news = 0 if self.progress is None else self.progress.time
-        return self.since, self.version, self.log, news, self.job is None
+        return self.since, self.version, self.log, len(self.logs), self.dropped_logs, news, self.job is None
 
     @property
     def heartbeat(self) -> bool:
@@ -82,15 +85,51 @@ class JobUpdate(Record, frozen=True):
 
 
 class Topic:
-    """A watched job: its latest record and output, and who watches. `encoded` is for the wall to share messages."""
+    """A watched job: its latest record and output, and who watches."""
 
-    __slots__ = ("encoded", "job", "output", "watches")
+    __slots__ = ("_encoded", "_lines", "job", "output", "watches")
 
     def __init__(self) -> None:
         self.job: Job | None = None
         self.output = _NO_OUTPUT
         self.watches: set[TopicWatch] = set()
-        self.encoded: dict[object, bytes] = {}
+        self._encoded: dict[object, bytes] = {}
+        self._lines: dict[int, asyncio.Task[list[LogLine]]] = {}
+
+    def take(self, job: Job | None) -> None:
+        """There is another record."""
+        self.job = job
+        self._encoded.clear()
+
+    def take_output(self, output: Output) -> None:
+        """There may be other output."""
+        self.output = output
+        self._encoded.clear()
+        self._lines.clear()
+
+    def encoded(self, place: object) -> bytes | None:
+        """The message to those who are at that place, if somebody has encoded it."""
+        return self._encoded.get(place)
+
+    def keep_encoded(self, place: object, message: bytes) -> None:
+        """Keeps a message for others, for as long as nothing changes."""
+        if len(self._encoded) >= _SHARED:
+            self._encoded.clear()
+        self._encoded[place] = message
+
+    async def lines(self, store: Store, job_id: str, start: int) -> list[LogLine]:
+        """Log lines from an offset on, read once for those who have come as far."""
+        if len(self.watches) == 1:
+            return await store.logs(job_id, start, LOG_BATCH)
+        if start not in self._lines:
+            if len(self._lines) >= _SHARED:
+                self._lines.clear()
+            self._lines[start] = started(store.logs(job_id, start, LOG_BATCH))
+        try:
+            return await asyncio.shield(self._lines[start])
+        except Exception:
+            self._lines.pop(start, None)
+            raise
 
     def wake(self) -> None:
         for watch in self.watches:
@@ -140,7 +179,7 @@ class TopicWatch(Watch):
         """Log lines from an offset on, and how many before the first of them are lost."""
         if output.log_end <= start:
             return (), 0
-        lines = await self.hub.store.logs(self.job_id, start, LOG_BATCH)
+        lines = await self.topic.lines(self.hub.store, self.job_id, start)
         if not lines:
             return (), output.log_end - start if terminal else 0
         return _fitting(lines), max(0, lines[0].offset - start)

@@ -188,16 +188,13 @@ class JobService:
         try:
             while True:
                 update = await watch.next()
-                # Watchers at the same place are sent the same bytes; log lines are each watcher's own affair.
-                key = None if update.logs or update.dropped_logs else update.place
-                data = None if key is None else watch.topic.encoded.get(key)
+                data = watch.topic.encoded(update.place)
                 if data is None:
                     token = _job_token(watch, update)
                     message = pb.WatchJobResponse()
                     convert.fill_update(message, update, token)
                     data = message.SerializeToString()
-                    if key is not None:
-                        watch.topic.encoded[key] = data
+                    watch.topic.keep_encoded(update.place, data)
                 await write(data)
                 if update.final:
                     return

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from atlas_grpc import JobContext, handler, pb
+from atlas_grpc.engine.tokens import JobToken, decode, encode
 from atlas_grpc.testing import serving
 from tests.support.refusals import refusal
 
@@ -258,6 +259,33 @@ async def test_the_last_words_and_a_large_result_fit():
         log = await rig.stub.ListJobLogs(pb.ListJobLogsRequest(id=job.id), timeout=5)
         assert offsets == list(range(log.logs[0].offset, log.end_offset)), "as many as are kept, up to the last"
         assert len(messages[-1].job.result.string_value) == 1_000_000
+
+
+@handler
+async def waits(*, ctx: JobContext) -> None:
+    for number in range(6):
+        ctx.log(f"line {number}")
+    await ctx.sleep(60)
+
+
+async def test_watchers_from_different_lines_on_are_told_their_own():
+    """They have come equally far, so that they could be taken for being at the same place."""
+    async with serving(waits, grace=0) as server, grpc.aio.insecure_channel(server.grpc_address) as channel:
+        rig = Rig(server, channel)
+        job = (await rig.stub.SubmitJob(pb.SubmitJobRequest(type="waits"), timeout=5)).job
+        first = rig.stub.WatchJob(pb.WatchJobRequest(id=job.id, include_logs=True), timeout=20)
+        lines = 0
+        while lines < 6:
+            update = await first.read()
+            lines += len(update.logs)
+        seen = decode(update.resume_token, JobToken, "resume_token")
+        assert (seen.job_id, seen.log) == (job.id, 6)
+        for start in (0, 4, 2, 0):
+            token = encode(JobToken(job.id, seen.version, start, seen.time))
+            request = pb.WatchJobRequest(id=job.id, include_logs=True, resume_token=token)
+            resumed = rig.stub.WatchJob(request, timeout=20)
+            update = await resumed.read()
+            assert [line.message for line in update.logs] == [f"line {number}" for number in range(start, 6)]
 
 
 async def test_run_tells_the_whole_life(rig: Rig):

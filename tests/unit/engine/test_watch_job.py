@@ -77,32 +77,36 @@ async def test_early_late_and_resumed_watches_tell_the_same():
 
 @pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32), slow=st.booleans(), engines=st.integers(1, 2))
-async def test_cut_50_times_at_random_yields_the_whole_history(seed: int, slow: bool, engines: int):
+@given(seed=st.integers(0, 2**32), slow=st.booleans(), engines=st.integers(1, 2), count=st.integers(1, 3))
+async def test_cut_50_times_at_random_yields_the_whole_history(seed: int, slow: bool, engines: int, count: int):
     rng = random.Random(seed)
     async with a_world(seed, slow=slow, engines=engines) as world:
         job_id = await world.submit()
         ending = asyncio.ensure_future(a_life(world, job_id, rng.randrange(1, 12), rng))
-        reader = Reader(job_id, logs=rng.random() < 0.7)
-        cuts = 0
-        while not reader.final or not ending.done():
-            if reader.final:  # it ended with one run; there is another
-                if reader.last.version == (await world.job(job_id)).version:
+
+        async def client(reader: Reader) -> None:
+            cuts = 0
+            while not reader.final or not ending.done():
+                if reader.final:  # it ended with one run; there is another
+                    if reader.last.version == (await world.job(job_id)).version:
+                        await asyncio.sleep(0)
+                        continue
+                    reader.final = False
+                reading = asyncio.ensure_future(reader.follow(rng.choice(world.engines), rng.randrange(1, 6)))
+                for _ in range(rng.randrange(60) if cuts < 50 else 10_000):
                     await asyncio.sleep(0)
-                    continue
-                reader.final = False
-            reading = asyncio.ensure_future(reader.follow(rng.choice(world.engines), rng.randrange(1, 6)))
-            for _ in range(rng.randrange(60) if cuts < 50 else 10_000):
-                await asyncio.sleep(0)
-                if reading.done():
-                    break
-            cuts += 1
-            reading.cancel()
-            (ended,) = await asyncio.gather(reading, return_exceptions=True)
-            assert ended is None or isinstance(ended, asyncio.CancelledError), ended
-        await ending
-        reader.final = reader.last.state.terminal
-        await check(world, reader)
+                    if reading.done():
+                        break
+                cuts += 1
+                reading.cancel()
+                (ended,) = await asyncio.gather(reading, return_exceptions=True)
+                assert ended is None or isinstance(ended, asyncio.CancelledError), ended
+
+        readers = [Reader(job_id, logs=rng.random() < 0.7) for _ in range(count)]
+        await asyncio.gather(ending, *map(client, readers))
+        for reader in readers:
+            reader.final = reader.last.state.terminal
+            await check(world, reader)
         for engine in world.engines:
             assert engine.hub.open_watches() == {"WatchJob": 0, "WatchJobs": 0, "TailJobLogs": 0}
             assert not engine.hub._topics
@@ -125,6 +129,66 @@ async def test_1000_watchers_share_one_record_and_see_the_same():
         for reader in readers:
             await check(world, reader)
         assert world.store.calls.count("changes") < 20, "the feed is read once for all of them"
+        assert 0 < world.store.calls.count("logs") < 5, "so are the lines for the hundred who want them"
+
+
+async def test_one_who_leaves_does_not_take_the_lines_of_others_along(world: World):
+    job_id = await world.submit()
+    worker = await world.worker()
+    taken = await worker.take_one()
+    watches = [await world.engine.watch(NS, job_id, "", include_logs=True) for _ in range(2)]
+    for watch in watches:
+        await watch.next()
+    hold = world.store.hold("logs")
+    leaving, staying = (asyncio.ensure_future(watch.next()) for watch in watches)
+    await worker.tell(taken, "a", "b")
+    await world.clock.settle()
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    hold.set()
+    assert [line.message for line in (await asyncio.wait_for(staying, 5)).logs] == ["a", "b"]
+
+
+async def test_lines_that_could_not_be_read_are_read_again(world: World):
+    job_id = await world.submit()
+    worker = await world.worker()
+    taken = await worker.take_one()
+    watches = [await world.engine.watch(NS, job_id, "", include_logs=True) for _ in range(2)]
+    for watch in watches:
+        await watch.next()
+    await worker.tell(taken, "a")
+
+    def fail(name: str) -> None:
+        if name == "logs":
+            raise Unavailable("cut")
+
+    world.store.fault = fail
+    failed = await asyncio.gather(*(watch.next() for watch in watches), return_exceptions=True)
+    assert [type(error) for error in failed] == [Unavailable] * 2
+    world.store.fault = lambda _name: None
+    again = await asyncio.wait_for(asyncio.gather(*(watch.next() for watch in watches)), 5)
+    assert [[line.message for line in update.logs] for update in again] == [["a"]] * 2
+
+
+async def test_lines_that_came_since_a_read_began_are_not_missed(world: World):
+    """The one who comes for them does not get the answer that another one waits for."""
+    job_id = await world.submit()
+    worker = await world.worker()
+    taken = await worker.take_one()
+    watches = [await world.engine.watch(NS, job_id, "", include_logs=True) for _ in range(2)]
+    for watch in watches:
+        await watch.next()
+    hold = world.store.hold("logs")
+    early = asyncio.ensure_future(watches[0].next())
+    await worker.tell(taken, "a")
+    await world.clock.settle()
+    await worker.tell(taken, "b")
+    await world.clock.settle()
+    late = await asyncio.wait_for(watches[1].next(), 5)
+    assert [line.message for line in late.logs] == ["a", "b"]
+    hold.set()
+    assert [line.message for line in (await asyncio.wait_for(early, 5)).logs] == ["a"]
+    assert [line.message for line in (await asyncio.wait_for(watches[0].next(), 5)).logs] == ["b"]
 
 
 async def test_a_slow_reader_gets_everything_in_few_messages(world: World):
