@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..model import SECOND, Job, JobSpec, Record, State
 from ..observe.logs import get_logger
-from ..stores.base import Counts, Output
+from ..stores.base import Counts, Kind, Output
 from .announced import Announced
 from .batch import GroupCommit
 from .core import Core
@@ -108,8 +108,8 @@ class Engine:
         await self.hub.stop()
         await self.store.close()
 
-    def on_ready(self) -> None:
-        self.leases.wake()
+    def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
+        self.leases.wake(kinds)
 
     def on_changes(self, jobs: Sequence[Job]) -> None:
         self.hub.on_changes(jobs)

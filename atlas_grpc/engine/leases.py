@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ..model import JobSpec, Report
+    from ..stores.base import Kind
     from .announced import Serving
     from .core import Core
     from .session import WorkerSession
@@ -56,9 +57,9 @@ class Leases:
         self._doubtful: set[str] = set()
         self._checking = False
 
-    def wake(self) -> None:
-        """Jobs became ready."""
-        self.turns.ready()
+    def wake(self, kinds: Collection[Kind] | None = None) -> None:
+        """Jobs became ready, of these kinds if it is known."""
+        self.turns.ready(kinds)
 
     async def capacity(self, spec: JobSpec) -> tuple[int, int]:
         """Slots of the live sessions of all servers that serve a job's type and queue, and how many are busy."""

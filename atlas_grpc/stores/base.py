@@ -14,7 +14,7 @@ from ..errors import FailedPrecondition
 from ..model import JobSpec, LogLine, Progress, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ..model import Ask, Job, Update
     from ..observe.readings import Reading
@@ -131,13 +131,23 @@ class Counts(Record, frozen=True):
     """An estimate in bytes; 0 where the store does not know."""
 
 
+Kind = tuple[str, str]
+"""A job type and a queue."""
+
+
+def kinds_ready(jobs: Iterable[Job]) -> set[Kind]:
+    """Of which kinds jobs are ready."""
+    return {(job.spec.type, job.spec.queue) for job in jobs if job.ready}
+
+
 class StoreListener(Protocol):
     """Hints of a store to its engine. They may come too often, or be lost: the store gives `on_ready` and `on_news`
-    without ids again when it cannot be sure (after a reconnect, and now and then where stores share their data).
+    again, without kinds and ids, when it cannot be sure (after a reconnect, and now and then where stores share their
+    data).
     """
 
-    def on_ready(self) -> None:
-        """A job became claimable, here or elsewhere."""
+    def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
+        """Jobs of these kinds became claimable, here or elsewhere; None when it is not known of which."""
         ...
 
     def on_changes(self, jobs: Sequence[Job]) -> None:

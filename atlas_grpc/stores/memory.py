@@ -19,7 +19,7 @@ from ..model import EMPTY_OBJECT, LogLine, State
 from ._documents import check_documents, check_info, full
 from ._output import JobOutput
 from ._ready import ReadyIndex
-from .base import MAX_DOCUMENTS, Change, Counts, Filter, Output, Page, Store, StoreListener
+from .base import MAX_DOCUMENTS, Change, Counts, Filter, Output, Page, Store, StoreListener, kinds_ready
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -424,14 +424,14 @@ class MemoryStore(Store):
     def _announce(self, written: Sequence[Job] = ()) -> None:
         """Tells the listeners what an operation wrote, and what it removed."""
         gone, self._gone = self._gone, []
-        ready = any(job.ready for job in written)
+        ready = kinds_ready(written)
         for listener in self._listeners:
             if written:
                 listener.on_changes(written)
             if gone:
                 listener.on_news(gone)
             if ready:
-                listener.on_ready()
+                listener.on_ready(ready)
 
 
 def _size(job: Job) -> int:

@@ -94,10 +94,13 @@ def idle(bench: WorkerBench) -> list[Row]:
 def company(bench: WorkerBench) -> list[Row]:
     """From a submit to its result while many other workers wait for jobs, beside the same without them."""
     count = bench.plan.idle[-1]
-    with bench.apart() as alone, bench.apart() as among, Crowd(among.target, count, bench.cpus):
-        answers = bench.rounds("company", {"among": among.run_jobs, "alone": alone.run_jobs})
-    name = f"submit to result, p50, beside {count:,} idle workers"
-    return [row_of(bench.engine.name, name, "/s", answers["among"], answers["alone"]).promote("p50")]
+    rows = []
+    for apart, more in ((False, ""), (True, " of as many queues")):
+        with bench.apart() as alone, bench.apart() as among, Crowd(among.target, count, bench.cpus, apart=apart):
+            answers = bench.rounds("company", {"among": among.run_jobs, "alone": alone.run_jobs})
+        name = f"submit to result, p50, beside {count:,} idle workers{more}"
+        rows.append(row_of(bench.engine.name, name, "/s", answers["among"], answers["alone"]).promote("p50"))
+    return rows
 
 
 def _load(server: Server, seconds: float) -> float:
@@ -109,8 +112,9 @@ def _load(server: Server, seconds: float) -> float:
 class Crowd(Server):
     """A process with many workers; entered when all of them are connected."""
 
-    def __init__(self, target: str, count: int, cpus: list[int]) -> None:
-        super().__init__("crowd", ["-m", "benchmarks.workers.crowd", target, str(count)], cpus, piped=True)
+    def __init__(self, target: str, count: int, cpus: list[int], *, apart: bool = False) -> None:
+        kind = "apart" if apart else "alike"
+        super().__init__("crowd", ["-m", "benchmarks.workers.crowd", target, str(count), kind], cpus, piped=True)
         if not self.process.stdout or not self.process.stdout.readline():
             self.process.wait()
             raise self.failed()

@@ -20,7 +20,7 @@ def test_a_quick_run_measures_every_section(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=190, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(target.read_text())["rows"]
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row["atlas"]["values"] and row["section"] == "memory" for row in rows)
-    assert sum(row["baseline"] is not None for row in rows) == 5
+    assert sum(row["baseline"] is not None for row in rows) == 6
     assert sum(isinstance(row["met"], bool) for row in rows) == 4

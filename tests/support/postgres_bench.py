@@ -18,6 +18,7 @@ from tests.conformance.stores.factories_postgres import PostgresFactory, drop, n
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
+    from atlas_grpc.stores.base import Kind
     from atlas_grpc.stores.postgres import PostgresStore
 
 T = TypeVar("T")
@@ -30,12 +31,14 @@ class Listener:
 
     def __init__(self) -> None:
         self.ready = 0
+        self.kinds: list[Collection[Kind] | None] = []
         self.news: list[Collection[str] | None] = []
         self.written: list[Job] = []
         self.outputs: list[str] = []
 
-    def on_ready(self) -> None:
+    def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
         self.ready += 1
+        self.kinds.append(kinds)
 
     def on_changes(self, jobs: Sequence[Job]) -> None:
         self.written += jobs

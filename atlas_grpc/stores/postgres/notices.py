@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ...errors import AtlasError
+from ..base import Kind, StoreListener
 from .database import connect
 from .faults import DRIVER_ERRORS, log
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     import asyncpg
 
     from ...clock import Clock
-    from ..base import StoreListener
     from .database import Database
     from .feed import Feed
 
 _GATHER = 0.01
 _MOST_IDS = 180
 """Ids of 36 characters with their quotes, so that a notice stays below its size."""
+_MOST_BYTES_OF_KINDS = 600
 _BLUR = 0.05
 """Seconds between two times that listeners are told that they do not know."""
 _POLL = 1.0
@@ -43,11 +44,11 @@ _LONGEST_PAUSE = 1.0
 
 
 class Notice(msgspec.Struct, array_like=True):
-    """What is said. `changed` or `outputs` None: some, too many to name."""
+    """What is said. None: some, too many to name."""
 
     sender: str
     xid: int
-    ready: bool
+    ready: list[Kind] | None
     changed: list[str] | None
     outputs: list[str] | None
 
@@ -70,7 +71,8 @@ class Notices:
         self._turn = asyncio.Lock()
         """Of what is said on the connection."""
         self._something = asyncio.Event()
-        self._ready = False
+        self._ready: set[Kind] = set()
+        self._left_ready = False
         self._changed: set[str] = set()
         self._outputs: set[str] = set()
         self._blurred_at = 0.0
@@ -98,11 +100,11 @@ class Notices:
         if connection is not None and not connection.is_closed():
             connection.terminate()
 
-    def wrote(self, ids: Iterable[str], xid: int, *, ready: bool) -> None:
-        """These jobs changed here."""
+    def wrote(self, ids: Iterable[str], xid: int, ready: Iterable[Kind]) -> None:
+        """These jobs changed here, and some of these kinds became ready."""
         self._told = max(self._told, xid)
         self._changed.update(ids)
-        self._ready |= ready
+        self._ready.update(ready)
         self._something.set()
 
     def reported(self, ids: Iterable[str]) -> None:
@@ -112,7 +114,7 @@ class Notices:
 
     def left_ready(self) -> None:
         """Jobs that a claim of several types had to hold for a moment are free again."""
-        self._ready = True
+        self._left_ready = True
         self._something.set()
 
     async def say(self) -> None:
@@ -135,11 +137,16 @@ class Notices:
     def _gathered(self) -> str:
         changed, self._changed = self._changed, set()
         outputs, self._outputs = self._outputs, set()
-        ready, self._ready = self._ready, False
+        ready, self._ready = self._ready, set()
+        left_ready, self._left_ready = self._left_ready, False
         few_changed = len(changed) <= _MOST_IDS
         few_outputs = len(outputs) <= _MOST_IDS - (len(changed) if few_changed else 0)
         notice = Notice(
-            self._me, self._told, ready, list(changed) if few_changed else None, list(outputs) if few_outputs else None
+            self._me,
+            self._told,
+            list(ready) if not left_ready and len(_encode(list(ready))) <= _MOST_BYTES_OF_KINDS else None,
+            list(changed) if few_changed else None,
+            list(outputs) if few_outputs else None,
         )
         return _encode(notice).decode()
 
@@ -213,8 +220,8 @@ class Notices:
             listener.on_output(notice.outputs)
         if notice.changed:
             listener.on_news(notice.changed)
-        if notice.ready:
-            listener.on_ready()
+        if notice.ready is None or notice.ready:
+            listener.on_ready(notice.ready)
 
     def _blur(self) -> None:
         """Something changed: said at once, then not more often than so."""

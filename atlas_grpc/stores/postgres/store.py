@@ -16,7 +16,7 @@ import msgspec
 from ...errors import AtlasError, Unavailable
 from .._carrier import Carrier
 from .._documents import check_documents, check_info, possible
-from ..base import Store, StoreListener
+from ..base import Store, StoreListener, kinds_ready
 from ..server_clock import ServerClock
 from .database import Database
 from .documents import Documents
@@ -205,13 +205,13 @@ class PostgresStore(Store):
     def _wrote(self, jobs: Sequence[Job], xid: int) -> None:
         if not jobs:
             return
-        ready = any(job.ready for job in jobs)
+        ready = kinds_ready(jobs)
         self._feed.wrote(xid)
-        self._notices.wrote([job.spec.id for job in jobs], xid, ready=ready)
+        self._notices.wrote([job.spec.id for job in jobs], xid, ready)
         if self._listener is not None:
             self._listener.on_changes(jobs)
             if ready:
-                self._listener.on_ready()
+                self._listener.on_ready(ready)
 
     async def insert(self, jobs: Sequence[Job]) -> list[Job | None]:
         return await self._carried_through(self._insert(jobs))
@@ -249,7 +249,7 @@ class PostgresStore(Store):
         gone = [job.spec.id for job, done in zip(jobs, written.done, strict=True) if done]
         if gone:
             self._feed.wrote(written.xid)
-            self._notices.wrote(gone, written.xid, ready=False)
+            self._notices.wrote(gone, written.xid, ())
             if self._listener is not None:
                 self._listener.on_news(gone)
         return written.done

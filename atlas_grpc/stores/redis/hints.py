@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from ...errors import AtlasError, Unavailable
 from ...observe.logs import get_logger
+from ..base import Kind
 from .faults import UnfitServer, gone
 from .pool import connect
 
@@ -38,11 +39,11 @@ log = get_logger("atlas.store.redis")
 
 
 class News(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A message: what kind, whose, whether a job became ready, the last change of the feed, and the ids."""
+    """A message: what kind, whose, of which kinds jobs became ready, the last change of the feed, and the ids."""
 
     kind: int
     origin: str
-    ready: bool
+    ready: list[Kind] | bool
     head: int
     names: list[str]
 

@@ -230,7 +230,7 @@ class Link:
             return
         self._listener.on_news(news.names)
         if news.ready:
-            self._listener.on_ready()
+            self._listener.on_ready(None if news.ready is True else news.ready)
 
     async def _keep_time(self) -> None:
         """Samples the server's clock now and then; while it cannot be reached, the last sample does."""

@@ -13,7 +13,7 @@ from ...errors import ResumeTokenExpired
 from ...model import LogLine, Progress, Severity, State
 from .._carrier import Carrier
 from .._documents import check_documents, check_info, possible
-from ..base import Change, Counts, Filter, Output, Page, QueueCount, Store, StoreListener
+from ..base import Change, Counts, Filter, Output, Page, QueueCount, Store, StoreListener, kinds_ready
 from ..codec import decode_spec
 from . import batches, records
 from . import documents as tables
@@ -440,7 +440,7 @@ class RedisStore(Store):
             ready = [job for job in written if job.ready]
             if ready:
                 self._remember(ready)
-                self._listener.on_ready()
+                self._listener.on_ready(kinds_ready(ready))
 
 
 _NOT_KEPT = "changes after this position are no longer kept"

@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ...errors import FailedPrecondition, Unavailable
 from .._documents import check_documents, check_info, full, possible
-from ..base import Counts, Filter, Output, Page, Store, StoreListener, WrongUrl
+from ..base import Counts, Filter, Output, Page, Store, StoreListener, WrongUrl, kinds_ready
 from . import claims, output, reads, writes
 from . import documents as tables
 from .file_lock import FileLock
@@ -137,8 +137,8 @@ class SqliteStore(Store):
             listener.on_news(tx.gone)
         if tx.outputs:
             listener.on_output(tx.outputs)
-        if any(job.ready for job in tx.written):
-            listener.on_ready()
+        if ready := kinds_ready(tx.written):
+            listener.on_ready(ready)
 
     @property
     def _writer(self) -> Writer:

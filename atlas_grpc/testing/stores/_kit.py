@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ...model import Outcome
-    from ...stores.base import Change, Store
+    from ...stores.base import Change, Kind, Store
 
 PATIENCE = 10.0
 """Seconds after which something that must come to pass is said not to."""
@@ -77,13 +77,16 @@ class Listener:
 
     def __init__(self) -> None:
         self.ready = 0
+        self.kinds: list[Collection[Kind] | None] = []
+        """What was said to be ready, each time."""
         self.changes = 0
         """Hints that something was written or removed, here or elsewhere."""
         self.written: list[Job] = []
         self.outputs: list[str] = []
 
-    def on_ready(self) -> None:
+    def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
         self.ready += 1
+        self.kinds.append(kinds)
 
     def on_changes(self, jobs: Sequence[Job]) -> None:
         self.changes += 1

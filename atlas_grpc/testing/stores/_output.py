@@ -171,8 +171,8 @@ async def a_log_is_bounded_in_bytes(kit: Kit) -> None:
 
 @check()
 async def hints_arrive(kit: Kit) -> None:
-    """on_ready when a job became claimable, on_changes with the record for every write, on_news for a deletion,
-    on_output with the ids.
+    """on_ready when a job became claimable, with its kind or without any, on_changes with the record for every write,
+    on_news for a deletion, on_output with the ids.
     """
     heard = kit.listener
     await kit.session()
@@ -180,15 +180,18 @@ async def hints_arrive(kit: Kit) -> None:
     async def told(job: Job, what: str) -> None:
         await kit.hinted(lambda: heard.written[-1:] == [job], f"on_changes with the record after {what}")
 
+    def told_ready() -> bool:
+        return any(kinds is None or ("work", "main") in kinds for kinds in heard.kinds)
+
     (job,) = await kit.new(1)
-    await kit.hinted(lambda: heard.ready > 0, "on_ready after the insert of a ready job")
+    await kit.hinted(told_ready, "on_ready after the insert of a ready job")
     await told(job, "an insert")
     (taken,) = await kit.claim()
     await told(taken, "a claim")
-    heard.ready = 0
+    heard.kinds.clear()
     back = lifecycle.released(taken, kit.store.now(), 0)
     equal(await kit.put(back, taken.version), True, "an undisputed release is stored")
-    await kit.hinted(lambda: heard.ready > 0, "on_ready after a job became ready again")
+    await kit.hinted(told_ready, "on_ready after a job became ready again")
     await told(back, "a put")
     (taken,) = await kit.claim()
     heard.outputs.clear()

@@ -11,14 +11,14 @@ from msgspec.structs import replace
 
 from atlas_grpc.errors import AtlasError, ResumeTokenExpired, Unavailable
 from atlas_grpc.model import Ask, Job, LogLine, State, Update
-from atlas_grpc.stores.base import Change, Counts, Filter, Output, Page, StoreListener
+from atlas_grpc.stores.base import Change, Counts, Filter, Kind, Output, Page, StoreListener
 from atlas_grpc.stores.memory import MemoryStore
 from atlas_grpc.testing import check_store
 from atlas_grpc.testing.stores import CHECKS
 from tests.conformance.stores.factories import MemoryFactory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 FAULTS: dict[str, tuple[type[MemoryStore], str]] = {}
 
@@ -430,10 +430,20 @@ class Deaf:
 class NeverReady(MemoryStore):
     async def open(self, listener: StoreListener) -> None:
         class NotReady(Deaf):
-            def on_ready(self) -> None:
+            def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
                 pass
 
         await super().open(NotReady(listener))
+
+
+@seen_by("hints_arrive")
+class NamesAnotherKind(MemoryStore):
+    async def open(self, listener: StoreListener) -> None:
+        class Misled(Deaf):
+            def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
+                self.listener.on_ready([("work", "elsewhere")])
+
+        await super().open(Misled(listener))
 
 
 @seen_by("a_write_is_told_although_its_caller_is_gone")

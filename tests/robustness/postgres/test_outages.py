@@ -329,6 +329,18 @@ async def test_a_claim_of_several_types_tells_that_it_left_some(bench: Bench) ->
     await until(lambda: listener_of(other).ready > theirs)
 
 
+async def test_another_server_is_told_of_which_kinds_jobs_became_ready(bench: Bench) -> None:
+    store, other = await bench.store(), await bench.store()
+    await until(lambda: vital(other, "atlas_postgresql_listening") == 1)
+    heard, kit = listener_of(other), Tools(store)
+    heard.kinds.clear()
+    await store.insert([kit.job(type="a", queue="x"), kit.job(type="a", queue="x"), kit.job(type="b", delay=HOUR)])
+    await until(lambda: [("a", "x")] in heard.kinds)
+    heard.kinds.clear()
+    await store.insert([kit.job(type=f"a-type-with-a-long-name-{number}") for number in range(100)])
+    await until(lambda: None in heard.kinds)  # too many to name
+
+
 async def test_a_claim_never_draws_its_token_before_it_has_the_row(bench: Bench) -> None:
     """Claims that overlap with releases of the same job: its tokens only grow."""
     store = await bench.store()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from atlas_grpc import lifecycle
 from atlas_grpc.clock import SystemClock
 from atlas_grpc.errors import StoreFull, Unavailable
-from atlas_grpc.model import LogLine, Progress, Severity, Update
+from atlas_grpc.model import Ask, LogLine, Progress, Severity, Update
 from atlas_grpc.stores.redis import UnfitServer
 from atlas_grpc.testing.stores._kit import Listener
 from tests.robustness.redis.conftest import HOUR, Hand, opened
@@ -263,6 +264,24 @@ async def test_two_stores_hear_of_each_other_at_once(hand: Hand) -> None:
             await hand.new(1)
             await until(lambda: heard.ready > 0, patience=2)
             assert time.monotonic() - began < 1
+    finally:
+        await other.close()
+
+
+async def test_another_store_is_told_of_which_kinds_jobs_became_ready(hand: Hand) -> None:
+    other = type(hand.store)(hand.store._link.target, SystemClock())
+    heard = Listener()
+    await other.open(heard)
+    try:
+        heard.kinds.clear()
+        jobs = [hand.job(type=name, delay=delay) for name, delay in (("a", 0), ("b", 0), ("a", 0), ("c", HOUR))]
+        await hand.store.insert(jobs)
+        await until(lambda: [("a", "main"), ("b", "main")] in heard.kinds)
+        await hand.store.open_session("s", HOUR)
+        (taken,) = await hand.store.claim("s", "w", [Ask("b", 1)], 1)
+        heard.kinds.clear()
+        await hand.store.put([lifecycle.released(taken, hand.store.now(), 0)], [taken.version])
+        await until(lambda: [("b", "main")] in heard.kinds)
     finally:
         await other.close()
 

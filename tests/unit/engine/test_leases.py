@@ -185,7 +185,7 @@ async def test_one_that_will_not_wait_asks_the_store_and_does_not_trust_in_hints
     asks = [Ask("work", 1)]
     lease = partial(worker.session.lease, lambda: (asks, 1), at_once=lambda: True)
     assert await lease() == []
-    world.engine.leases.wake = lambda: None  # the hint is lost
+    world.engine.leases.wake = lambda *_: None  # the hint is lost
     job_id = await world.submit()
     (taken,) = await lease()
     assert taken.job_id == job_id

@@ -92,6 +92,54 @@ def test_who_may_have_been_refused_is_not_called_again_before_there_is_news():
     assert calls(first, second) == [2, 1]
 
 
+def test_only_those_are_called_who_ask_for_what_became_ready():
+    turns = Turns()
+    any_queue, of_queue = Waiter(turns, A), Waiter(turns, ("a", frozenset({"p", "q"})))
+    of_other_queue, of_other_type = Waiter(turns, ("a", frozenset({"r"}))), Waiter(turns, B)
+    waiters = (any_queue, of_queue, of_other_queue, of_other_type)
+    for waiter in waiters:
+        waiter.look(*waiter.keys)
+        turns.wait(waiter, waiter.keys)
+    assert not any(turns.may_find(waiter, waiter.keys) for waiter in waiters)
+    turns.ready([("a", "q"), ("c", "q")])
+    assert calls(*waiters) == [1, 1, 0, 0]
+    assert [turns.may_find(waiter, waiter.keys) for waiter in waiters] == [True, True, False, False]
+    of_queue.look(*of_queue.keys)
+    turns.wait(of_queue, of_queue.keys)
+    turns.ready([("b", "q")])
+    assert calls(*waiters) == [1, 1, 0, 1]
+    turns.ready()
+    assert calls(*waiters) == [1, 2, 1, 1]
+
+
+def test_a_look_is_not_spoilt_by_what_nobody_of_them_asks_for():
+    turns = Turns()
+    first, second = Waiter(turns, A), Waiter(turns, A)
+    turns.ready([("a", "q")])
+    version = turns.begin(first)
+    turns.ready([("b", "q")])
+    turns.end(version, first.keys, [A], full=False)
+    assert calls(first, second) == [1, 0]
+    assert not turns.may_find(first, first.keys)
+
+
+def test_kinds_that_come_and_go_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("atlas_grpc.engine.turns._MOST_KNOWN", 20)
+    turns = Turns()
+    (waiter,) = (Waiter(turns, A),)
+    waiter.look(A)
+    for number in range(1_000):
+        key: Key = ("b", frozenset({f"q{number}"}))
+        passing = Waiter(turns, key)
+        turns.ready([("b", f"q{number}")])
+        assert passing.calls == 1
+        passing.look(key)
+        turns.leave(passing)
+    assert len(turns._ready) + len(turns._dry) < 30
+    assert not turns._groups
+    assert not turns._places
+
+
 def test_what_became_ready_during_a_look_is_not_forgotten_by_it():
     turns = Turns()
     (only,) = (Waiter(turns, A),)
@@ -102,7 +150,11 @@ def test_what_became_ready_during_a_look_is_not_forgotten_by_it():
     assert turns.may_find(only, only.keys)
 
 
-ASKED: list[frozenset[Key]] = [frozenset({("a", None)}), frozenset({("a", frozenset("p")), ("b", frozenset("pq"))})]
+ASKED: list[frozenset[Key]] = [
+    frozenset({("a", None)}),
+    frozenset({("a", frozenset("p")), ("b", frozenset("pq"))}),
+    frozenset({("b", frozenset("q"))}),
+]
 
 
 class Session:
@@ -174,8 +226,10 @@ def some_step(rng: random.Random, sessions: list[Session]) -> None:
     session = rng.choice(sessions)
     what = rng.randrange(12)
     if what == 0:
-        session.jobs["ab"[rng.randrange(2)], "pqr"[rng.randrange(3)]] += rng.choice((0, 0, 1, 2))
-        session.turns.ready()
+        kinds = [("ab"[rng.randrange(2)], "pqr"[rng.randrange(3)]) for _ in range(rng.randrange(1, 3))]
+        for kind in kinds:
+            session.jobs[kind] += rng.choice((0, 0, 1, 2))
+        session.turns.ready(rng.choice([None, kinds, kinds, kinds]))
     elif what <= 2 and session.state in ("away", "waiting"):
         session.keys = rng.choice(ASKED)
         session.slots = rng.randrange(1, 3)

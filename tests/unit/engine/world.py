@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from atlas_grpc.model import Assignment, Job
+    from atlas_grpc.stores.base import Kind
 
 NS = "default"
 STEADY = RetryPolicy(jitter=0.0)
@@ -134,8 +135,8 @@ class Hearsay:
         self._listener = listener
         self._vague = vague
 
-    def on_ready(self) -> None:
-        self._listener.on_ready()
+    def on_ready(self, kinds: Collection[Kind] | None = None) -> None:
+        self._listener.on_ready(None if self._vague else kinds)
 
     def on_changes(self, jobs: Sequence[Job]) -> None:
         self.on_news([job.spec.id for job in jobs])

@@ -222,5 +222,5 @@ write(timed)
 write(untimed)
 moved[PENDING], moved[RUNNING] = -n, n
 write_counts(size)
-answer[1] = tell(origin, keep, changes, false)
+answer[1] = tell(origin, keep, changes)
 return answer

@@ -59,6 +59,6 @@ if #changes > 0 then
   write(unfinished)
   write_left()
   write_counts(size)
-  head = tell(origin, keep, changes, false)
+  head = tell(origin, keep, changes)
 end
 return {head, table.concat(answers)}

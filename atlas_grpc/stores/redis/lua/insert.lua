@@ -47,7 +47,7 @@ local counts = call('HMGET', base .. 'counts', PENDING, RUNNING, 'size')
 local jobs_left = most_jobs - (tonumber(counts[1]) or 0) - (tonumber(counts[2]) or 0)
 local bytes_left = most_bytes - (tonumber(counts[3]) or 0)
 local documents, listed, named, timers = list('MSET'), {}, {}, list('ZADD', base .. 'due')
-local changes, size, any_ready, fresh = {}, 0, false, {}
+local changes, size, fresh = {}, 0, {}
 for i = 1, n do
   if not answers[i + 1] then
     local at = 4 + i * 3
@@ -73,7 +73,7 @@ for i = 1, n do
         fresh[namespace][request] = i - 1
       end
       if since then
-        any_ready = true
+        became_ready(job_type, queue)
         add_pair(lane_of(job_type, queue, priority).entering, since, id)
       end
       if due then
@@ -112,5 +112,5 @@ write(timers)
 write_lanes()
 moved[PENDING] = #changes / 2
 write_counts(size)
-answers[1] = tell(origin, keep, changes, any_ready)
+answers[1] = tell(origin, keep, changes)
 return answers

@@ -162,9 +162,23 @@ local function write_counts(size)
   call('HINCRBY', base .. 'counts', 'size', exact(size))
 end
 
+-- Of which kinds jobs became ready, for those who wait for some.
+local kinds, known_kinds = {}, {}
+local function became_ready(job_type, queue)
+  local known = known_kinds[job_type]
+  if not known then
+    known = {}
+    known_kinds[job_type] = known
+  end
+  if not known[queue] then
+    known[queue] = true
+    kinds[#kinds + 1] = {job_type, queue}
+  end
+end
+
 -- The feed: one entry tells all changes of a script, and its id is the number of the last of them. `changes` is a flat
 -- list: id and version of a job that changed, id and spec of one that was deleted. Others are given the ids at once.
-local function tell(origin, keep, changes, ready)
+local function tell(origin, keep, changes)
   local entry, ids = pack({origin, changes}), {}
   for i = 1, #changes, 2 do
     ids[(i + 1) / 2] = changes[i]
@@ -185,6 +199,6 @@ local function tell(origin, keep, changes, ready)
   if type(answer) == 'table' and answer.err then
     error(answer.err)
   end
-  call('PUBLISH', base .. 'news', pack({0, origin, ready, head, ids}))
+  call('PUBLISH', base .. 'news', pack({0, origin, #kinds > 0 and kinds, head, ids}))
   return head
 end

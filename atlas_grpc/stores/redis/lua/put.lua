@@ -14,7 +14,7 @@ local olds = call(unpack(keys, 1, keys.n))
 local documents = list('MSET')
 local timed, untimed = list('ZADD', base .. 'due'), list('ZREM', base .. 'due')
 local finished, restarted = list('ZADD', base .. 'finished'), list('ZREM', base .. 'finished')
-local held, answers, changes, any_ready, size = {}, {}, {}, false, 0
+local held, answers, changes, size = {}, {}, {}, 0
 for i = 1, n do
   local old, at = olds[i], 1 + i * 3
   answers[i] = 0
@@ -29,7 +29,7 @@ for i = 1, n do
     answers[i] = 1
     add_pair(documents, keys[1 + i], stored)
     if since then
-      any_ready = true
+      became_ready(job_type, queue)
       add_pair(lane_of(job_type, queue, priority).entering, since, id)
     elseif was_ready then
       add(lane_of(job_type, queue, priority).leaving, id)
@@ -74,7 +74,7 @@ if #changes > 0 then
     call('ZADD', base .. 'sessions', 'NX', 0, session)
   end
   write_counts(size)
-  head = tell(origin, keep, changes, any_ready)
+  head = tell(origin, keep, changes)
 end
 local bytes = tonumber(call('HGET', base .. 'counts', 'size')) or 0
 return {head, table.concat(answers), call('ZCARD', base .. 'finished'), bytes}
