@@ -72,15 +72,16 @@ class Stretch:
             self._changes[change.spec.namespace].append(change)
         self._told: dict[bytes, asyncio.Task[JobsUpdate] | None] = {}
 
-    def of(self, namespace: str) -> Sequence[Change]:
-        """The changes of jobs of a namespace, in order."""
-        return self._changes.get(namespace, ())
+    def of(self, where: Filter) -> Sequence[Change]:
+        """The changes of jobs of its namespace, in order; if it names some, of these."""
+        changes = self._changes.get(where.namespace, ())
+        return [change for change in changes if change.spec.id in where.ids] if where.ids else changes
 
     def matching(self, where: Filter, seen: Mapping[str, int]) -> tuple[list[Job], list[str]]:
         """The jobs that match, but for those that are `seen` in that version, and the ids of those deleted."""
         jobs: list[Job] = []
         deleted: list[str] = []
-        for change in self.of(where.namespace):
+        for change in self.of(where):
             job = change.job
             if not where.matches(change.spec, None if job is None else job.state):
                 continue

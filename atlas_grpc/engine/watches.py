@@ -338,7 +338,7 @@ class JobsWatch(Watch):
     async def _told_alone(self, stretch: Stretch) -> JobsUpdate | None:
         """What this watch, and no other, is told of a stretch."""
         store = self.hub.store
-        for change in stretch.of(self._where.namespace):
+        for change in stretch.of(self._where):
             self._settle(change.spec.id, change.job)
         jobs, deleted = stretch.matching(self._where, self._seen)
         over = False
