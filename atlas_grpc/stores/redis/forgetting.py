@@ -38,12 +38,15 @@ class Forgetter:
         self._get = get
         self._delete = delete
         self._task: asyncio.Task[None] | None = None
+        self._noticed = False
+        """Whether there was too much at some time since it was last looked."""
 
     def notice(self, finished: int, size: int) -> None:
         """So many jobs are finished, and all take so many bytes."""
-        surplus = finished > self._max_finished or 0 < self._max_bytes < size
-        if surplus and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._forget_surplus())
+        if finished > self._max_finished or 0 < self._max_bytes < size:
+            self._noticed = True
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._forget_surplus())
 
     async def close(self) -> None:
         """Stops what is under way."""
@@ -60,14 +63,15 @@ class Forgetter:
     async def _forget_surplus(self) -> None:
         key = self._link.key
         try:
-            while True:
+            while self._noticed:
+                self._noticed = False
                 finished, size = await self._link.commands(
                     [("ZCARD", key("finished")), ("HGET", key("counts"), "size")]
                 )
                 surplus = max(0, finished - self._max_finished)
                 excess = int(size or 0) - self._max_bytes if self._max_bytes else 0
-                if (surplus == 0 and excess <= 0) or not await self._forget(excess, surplus):
-                    return
+                if (surplus or excess > 0) and await self._forget(excess, surplus):
+                    self._noticed = True  # there may be more than goes at once
         except AtlasError as error:
             log.warning("finished jobs beyond the bounds could not be deleted yet", reason=str(error))
 

@@ -109,8 +109,8 @@ class Subscriber:
         return await self._connection.read_response(disable_decoding=True, timeout=patience, disconnect_on_error=False)
 
     def _goes_on(self) -> bool:
-        """Whether the current task is the one that keeps the subscription. The driver swallows a cancellation that
-        comes while it looks for the master, so being cancelled is not enough to end."""
+        """Whether the current task is the one that keeps the subscription. The driver may swallow a cancellation that
+        comes while it connects, so being cancelled is not enough to end."""
         return asyncio.current_task() is self._task
 
     async def _keep(self, *, anew: bool = False) -> None:

@@ -13,7 +13,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from ...errors import AtlasError, Unavailable
@@ -39,23 +39,28 @@ log = get_logger("atlas.store.redis")
 
 
 async def locate(target: Target) -> dict[str, Any]:
-    """Host and port of the master, where Sentinel has to be asked."""
+    """Host and port of the master, where Sentinel has to be asked: the first one that answers knows it. The driver's
+    own way leaves connections open when it is cancelled."""
     if not target.sentinels:
         return {}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]  # the driver's own has no annotations
-        target.sentinels,
-        sentinel_kwargs={
-            "socket_timeout": target.options.connect_timeout,
-            "socket_connect_timeout": target.options.connect_timeout,
-            **target.sentinel_arguments,
-        },
-    )
-    try:
-        host, port = await sentinel.discover_master(target.service)
-    finally:
-        for client in sentinel.sentinels:
-            await client.aclose()
-    return {"host": host, "port": port}
+    patience = target.options.connect_timeout
+    problem: BaseException | str = f"no Sentinel knows the master {target.service!r}"
+    for address in target.sentinels:
+        connection = Connection(
+            **address._asdict(), **target.sentinel_arguments, socket_connect_timeout=patience, protocol=2
+        )
+        try:
+            async with asyncio.timeout(patience):
+                await connection.connect()  # type: ignore[no-untyped-call]  # the driver's own has no annotations
+                answer = await ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.service)
+        except (RedisError, OSError, TimeoutError) as error:
+            problem = error
+            continue
+        finally:
+            await connection.disconnect(nowait=True)
+        if answer:
+            return {"host": answer[0].decode(), "port": int(answer[1])}
+    raise gone(problem)
 
 
 async def connect(target: Target, name: str) -> tuple[AbstractConnection, Server]:
@@ -198,7 +203,7 @@ class Pool:
             while True:
                 if wire is None:
                     wire = await self._again()
-                if self._closing:  # the driver swallows a cancellation that comes while it looks for the master
+                if self._closing:  # the driver may swallow a cancellation that comes while it connects
                     return
                 await wire.lost.wait()
                 log.warning("connection to the store lost", reason=str(wire.reason))

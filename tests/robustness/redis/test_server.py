@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,9 @@ from atlas_grpc import lifecycle
 from atlas_grpc.clock import SystemClock
 from atlas_grpc.errors import StoreFull, Unavailable
 from atlas_grpc.model import Ask, LogLine, Progress, Severity, Update
-from atlas_grpc.stores.redis import UnfitServer
+from atlas_grpc.stores.redis import RedisLimits, UnfitServer
+from atlas_grpc.stores.redis.pool import locate
+from atlas_grpc.stores.redis.url import parse
 from atlas_grpc.testing.stores._kit import Listener
 from tests.robustness.redis.conftest import HOUR, Hand, opened
 from tests.support import redis
@@ -302,3 +306,51 @@ async def test_vitals_are_told(hand: Hand) -> None:
     assert number(told["atlas_redis_memory_bytes"]) > 100_000
     assert number(told["atlas_redis_clients"]) >= 3
     assert "atlas_redis_memory_limit_bytes" not in told
+
+
+async def test_what_ends_while_it_is_looked_for_what_is_too_much_is_looked_for_too(shared_valkey: RedisServer) -> None:
+    prefix = redis.new_prefix()
+    async with opened(shared_valkey.url(prefix, audit=0), RedisLimits(max_finished=3)) as hand:
+        link = hand.store._link
+        commands, gate, counted = link.commands, asyncio.Event(), []
+
+        async def gated(asked: Any) -> Any:
+            answers = await commands(asked)
+            if asked and asked[0][0] == "ZCARD":
+                counted.append(answers[0])
+                if answers[0] == 3:
+                    await gate.wait()
+            return answers
+
+        link.commands = gated  # type: ignore[method-assign]
+        await hand.store.open_session("s", HOUR)
+        jobs = await hand.new(5)
+        for taken in await hand.claim(4):
+            await hand.finish([taken])
+        await until(lambda: 3 in counted)
+        await hand.finish(await hand.claim(1))
+        gate.set()
+        await until(lambda: counted.count(3) >= 2)
+        kept = [job is not None for job in await hand.store.get([job.id for job in jobs])]
+        assert kept == [False, False, True, True, True]
+    with shared_valkey.client() as client:
+        redis.forget(client, prefix)
+
+
+async def test_the_next_sentinel_is_asked_when_one_does_not_answer(shared_valkey: RedisServer) -> None:
+    """And none of the connections to them stays open, at whatever turn the search is given up."""
+    port, closed = redis.free_port(), redis.free_port()
+    with socket.create_server(("127.0.0.1", port)), redis.running("valkey", port=redis.free_port()) as master:
+        url = f"redis+sentinel://127.0.0.1:{closed},127.0.0.1:{port},127.0.0.1:{master.port}/jobs?connect_timeout=0.2"
+        with pytest.raises(Unavailable, match=r"unknown command"):
+            await locate(parse(url))
+        with master.client() as client:
+            await until(lambda: len(client.client_list()) == 1)
+            for turns in range(60):
+                target = parse(f"redis+sentinel://127.0.0.1:{master.port}/jobs")
+                looking = asyncio.ensure_future(locate(target))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
+            await until(lambda: len(client.client_list()) == 1)
