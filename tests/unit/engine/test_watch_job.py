@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +23,11 @@ from atlas_grpc.errors import (
 from atlas_grpc.model import SECOND, Released, State
 from atlas_grpc.stores.memory import MemoryLimits
 from tests.unit.engine.reader import Reader, check
-from tests.unit.engine.world import NS, World, a_world, boom, collect
+from tests.unit.engine.world import NS, Worker, World, a_world, boom, collect
+
+if TYPE_CHECKING:
+    from atlas_grpc.engine.watches import JobWatch
+    from atlas_grpc.model import Assignment
 
 
 async def a_life(world: World, job_id: str, steps: int, rng: random.Random) -> None:
@@ -132,13 +136,19 @@ async def test_1000_watchers_share_one_record_and_see_the_same():
         assert 0 < world.store.calls.count("logs") < 5, "so are the lines for the hundred who want them"
 
 
-async def test_one_who_leaves_does_not_take_the_lines_of_others_along(world: World):
+async def two_who_follow_its_log(world: World) -> tuple[Worker, Assignment, list[JobWatch]]:
+    """A worker, the job that it executes, and two watches of it that have told that they begin."""
     job_id = await world.submit()
     worker = await world.worker()
     taken = await worker.take_one()
     watches = [await world.engine.watch(NS, job_id, "", include_logs=True) for _ in range(2)]
     for watch in watches:
         await watch.next()
+    return worker, taken, watches
+
+
+async def test_one_who_leaves_does_not_take_the_lines_of_others_along(world: World):
+    worker, taken, watches = await two_who_follow_its_log(world)
     hold = world.store.hold("logs")
     leaving, staying = (asyncio.ensure_future(watch.next()) for watch in watches)
     await worker.tell(taken, "a", "b")
@@ -150,12 +160,7 @@ async def test_one_who_leaves_does_not_take_the_lines_of_others_along(world: Wor
 
 
 async def test_lines_that_could_not_be_read_are_read_again(world: World):
-    job_id = await world.submit()
-    worker = await world.worker()
-    taken = await worker.take_one()
-    watches = [await world.engine.watch(NS, job_id, "", include_logs=True) for _ in range(2)]
-    for watch in watches:
-        await watch.next()
+    worker, taken, watches = await two_who_follow_its_log(world)
     await worker.tell(taken, "a")
 
     def fail(name: str) -> None:
@@ -172,12 +177,7 @@ async def test_lines_that_could_not_be_read_are_read_again(world: World):
 
 async def test_lines_that_came_since_a_read_began_are_not_missed(world: World):
     """The one who comes for them does not get the answer that another one waits for."""
-    job_id = await world.submit()
-    worker = await world.worker()
-    taken = await worker.take_one()
-    watches = [await world.engine.watch(NS, job_id, "", include_logs=True) for _ in range(2)]
-    for watch in watches:
-        await watch.next()
+    worker, taken, watches = await two_who_follow_its_log(world)
     hold = world.store.hold("logs")
     early = asyncio.ensure_future(watches[0].next())
     await worker.tell(taken, "a")
